@@ -1,0 +1,1 @@
+"""qcompiler: ONNX models to integer programs with one semantics on every target."""

@@ -1,0 +1,3 @@
+"""The one ONNX opset that the `onnx` dialect, the exporters and the interpreter speak."""
+
+OPSET = 21
