@@ -1,0 +1,57 @@
+"""Large temporaries of a kernel become parameters, so that the static memory plan can place them.
+
+TVM keeps allocations below 1024 bytes on the stack and turns larger ones into calls of its run-time library
+(`LowerTVMBuiltin`), which a bundle does not have.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tvm.tirx import PrimFunc
+
+STACK_LIMIT = 1024
+"""Bytes; an allocation of this size or more does not stay on the stack (TVM's `kMaxStackAlloca`)."""
+
+Scratch = tuple[tuple[tuple[int, ...], str], ...]
+
+
+def hoist_allocations(func: PrimFunc) -> tuple[PrimFunc, Scratch]:
+    """Turns allocations of `STACK_LIMIT` bytes or more into trailing parameters.
+
+    Args:
+        func: a PrimFunc whose blocks are already lowered (allocations are `AllocBuffer` statements of constant size).
+
+    Returns:
+        The rewritten function and one entry of `Kernel.scratch` for each added parameter, as plain bytes.
+
+    Raises:
+        ValueError: an allocation has a size that is not constant.
+    """
+    from tvm_ffi import structural_map
+    from tvm.tirx import AllocBuffer, Evaluate, PrimFunc
+
+    hoisted = []
+
+    def visit(statement: AllocBuffer):
+        buffer = statement.buffer
+        try:
+            shape = tuple(int(extent) for extent in buffer.shape)
+        except TypeError:
+            raise ValueError(
+                f"temporary {buffer.name} has a shape that is not constant: {buffer.shape}"
+            ) from None
+        nbytes = int(np.prod(shape, dtype=np.int64)) * buffer.dtype.itemsize
+        if nbytes < STACK_LIMIT:
+            return statement
+        hoisted.append((buffer, ((nbytes,), "uint8")))
+        return Evaluate(0)
+
+    body = structural_map(func.body, (AllocBuffer, visit))
+    if not hoisted:
+        return func, ()
+    rewritten = PrimFunc([*func.params, *(buffer for buffer, _ in hoisted)], body, func.ret_type, func.attrs)
+    return rewritten, tuple(scratch for _, scratch in hoisted)
