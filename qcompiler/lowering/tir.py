@@ -1,0 +1,140 @@
+"""Short forms for building TIR directly: flat addressing, statement lists, functions made of opaque tiles.
+
+TVMScript is parsed anew for every kernel; these build the same nodes at once, and Python loops unroll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import tvm
+from tvm import tirx
+from tvm.ir import Range
+from tvm.s_tir import SBlock, SBlockRealize, Schedule
+from tvm.target.codegen import llvm_lookup_intrinsic_id
+from tvm.tirx import Broadcast, BufferLoad, BufferStore, For, ForKind, Ramp, SeqStmt, Shuffle
+
+Expr = tvm.ir.Expr
+Stmt = tirx.Stmt
+Buffer = tirx.Var
+
+
+def int32(value: int) -> Expr:
+    return tirx.const(value, "int32")
+
+
+def splat(value: int | float, dtype: str, lanes: int) -> Expr:
+    """A constant in every lane; a scalar for one lane."""
+    scalar = tirx.const(value, dtype)
+    return scalar if lanes == 1 else Broadcast(scalar, lanes)
+
+
+def vector(dtype: str, lanes: int) -> str:
+    """Spelling of a vector type; one lane is the scalar type."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def load(buffer: Buffer, offset: Expr | int, lanes: int = 1) -> Expr:
+    """`lanes` consecutive elements from `offset`, counted from the buffer's start across all its axes."""
+    return BufferLoad(buffer, _indices(buffer, offset, lanes))
+
+
+def store(buffer: Buffer, offset: Expr | int, value: Expr, lanes: int = 1) -> Stmt:
+    """Stores to `lanes` consecutive elements from `offset`, counted like in `load`."""
+    return BufferStore(buffer, value, _indices(buffer, offset, lanes))
+
+
+def _indices(buffer: Buffer, offset: Expr | int, lanes: int) -> list[Expr]:
+    offset = int32(offset) if isinstance(offset, int) else offset
+    last = offset if lanes == 1 else Ramp(offset, int32(1), lanes)
+    return [*[int32(0)] * (len(buffer.shape) - 1), last]
+
+
+def llvm(name: str, dtype: str, *args: Expr) -> Expr:
+    """Call of an LLVM intrinsic without side effects. Raises KeyError if this LLVM does not know it."""
+    if not (number := llvm_lookup_intrinsic_id(name)):
+        raise KeyError(f"LLVM has no intrinsic {name}")
+    return tirx.call_llvm_pure_intrin(dtype, tirx.const(number, "uint32"), *args)
+
+
+def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:
+    """Chosen elements of the concatenated vectors."""
+    return Shuffle(list(vectors), [int32(int(i)) for i in indices])
+
+
+def loop(extent: int, body: Callable[[Expr], list[Stmt]], name: str = "i") -> list[Stmt]:
+    """A serial loop; no loop at all for one iteration."""
+    if extent == 1:
+        return body(int32(0))
+    variable = tirx.Var(name, "int32")
+    return [For(variable, int32(0), int32(extent), ForKind.SERIAL, block(body(variable)))]
+
+
+def block(statements: list[Stmt]) -> Stmt:
+    return statements[0] if len(statements) == 1 else SeqStmt(statements)
+
+
+@dataclass
+class Tile:
+    """A loop nest around one opaque block, as a list of these makes a kernel.
+
+    `body` gets one variable for each entry of `loops` (name to extent, in nest order).
+    """
+
+    name: str
+    loops: Mapping[str, int]
+    body: Callable[..., list[Stmt]]
+    reads: Sequence[Buffer]
+    writes: Sequence[Buffer]
+    temporaries: list[Buffer] = field(default_factory=list)
+
+    def local(self, lanes: int, dtype: str) -> Buffer:
+        """A temporary that lives in a register if it is always accessed as a whole."""
+        buffer = tirx.decl_buffer((lanes,), dtype, f"t{len(self.temporaries)}")
+        self.temporaries.append(buffer)
+        return buffer
+
+    def statement(self) -> Stmt:
+        axes = {name: tirx.Var(f"v{name}", "int32") for name in self.loops}
+        body = block(self.body(*axes.values()))
+        inner = SBlock(
+            [
+                tirx.IterVar(Range(0, extent), axes[name], tirx.IterVar.DataPar)
+                for name, extent in self.loops.items()
+            ],
+            [_whole(buffer) for buffer in self.reads],
+            [_whole(buffer) for buffer in self.writes],
+            self.name,
+            body,
+            alloc_buffers=self.temporaries,
+        )
+        variables = {name: tirx.Var(name, "int32") for name in self.loops}
+        nest: Stmt = SBlockRealize(list(variables.values()), True, inner)
+        for name, extent in reversed(self.loops.items()):
+            nest = For(variables[name], int32(0), int32(extent), ForKind.SERIAL, nest)
+        return nest
+
+
+def buffer(name: str, shape: Sequence[int], dtype: str) -> Buffer:
+    return tirx.decl_buffer(tuple(shape), dtype, name)
+
+
+def _whole(source: Buffer):
+    return tirx.BufferRegion(source, [Range(0, extent) for extent in source.shape])
+
+
+def function(params: Sequence[Buffer], tiles: Sequence[Tile]) -> Schedule:
+    """A schedule of the PrimFunc `main` that runs `tiles` in order; its parameters do not overlap."""
+    root = SBlock([], [], [], "root", block([tile.statement() for tile in tiles]))
+    attrs = {"global_symbol": "main", "s_tir": True, "tirx.noalias": True}
+    func = tirx.PrimFunc(
+        list(params), SBlockRealize([], True, root), attrs=tvm.ir.make_node("ir.DictAttrs", **attrs)
+    )
+    return Schedule(tvm.IRModule({"main": func}))
+
+
+def reorder(schedule: Schedule, tile: str, order: Sequence[str]) -> None:
+    """Nests the loops of the block `tile` in the given order, outermost first."""
+    loops = {schedule.get(loop).loop_var.name: loop for loop in schedule.get_loops(schedule.get_sblock(tile))}
+    schedule.reorder(*[loops[name] for name in order])

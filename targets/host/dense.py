@@ -1,0 +1,260 @@
+"""Register tiles for everything that is a matrix product: convolutions without channel padding, and GEMM.
+
+Every output pixel is a sum over `taps` runs of `run` contiguous bytes of the activation. In a channels-last
+image one kernel row is one run of `kw * ic` bytes; a dilated or grouped kernel has a run for each tap. Runs
+are cut into quads, the last one filled up with zero weights: up to three bytes past a run are read.
+
+Weights are packed `[block][tap row][tap column][quad][vector][4 * lanes]`: a block is one sequential stream.
+Where a tile does not divide the output, the last tile is moved back to end with it: some outputs are computed
+twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from qcompiler.targets.host.epilogue import Epilogue, Part
+from qcompiler.targets.host.isa import QUAD, Isa
+from tvm import tirx
+
+from qcompiler.lowering.requantize import requantize_constants
+from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, int32, load, loop, store
+from qcompiler.lowering.workload import Requantize
+
+_EPILOGUE_COST = 4.0
+"""Cycles to requantize and store one accumulator."""
+_TILE_COST = 12.0
+"""Cycles of loop control and address arithmetic for one tile."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A matrix product over a grid of output pixels; steps are in elements of the flat buffers."""
+
+    grid: tuple[int, int, int]
+    """Images (or batch entries), rows, columns."""
+    x_steps: tuple[int, int, int]
+    x_origin: int
+    y_steps: tuple[int, int, int]
+    y_origin: int
+    taps: tuple[int, int]
+    tap_steps: tuple[int, int]
+    run: int
+    groups: int
+    """Groups of channels that read `run` bytes each, `run` apart."""
+    channels: int
+    """Output channels of one group."""
+    x_dtype: str
+
+    @property
+    def quads(self) -> int:
+        """Quads of one run."""
+        return -(-self.run // QUAD)
+
+    @property
+    def steps(self) -> int:
+        """Dot products that one accumulator takes."""
+        return self.taps[0] * self.taps[1] * self.quads
+
+
+@dataclass(frozen=True)
+class RegisterTile:
+    rows: int
+    columns: int
+    vectors: int
+
+    @property
+    def pixels(self) -> int:
+        return self.rows * self.columns
+
+
+def choose_tile(dense: Dense, isa: Isa) -> RegisterTile:
+    """The tile with the fewest estimated cycles."""
+    _, height, width = dense.grid
+    needed = -(-dense.channels // isa.lanes)
+    tiles = (
+        RegisterTile(rows, columns, vectors)
+        for rows, columns, vectors in product(
+            range(1, min(height, isa.accumulators) + 1),
+            range(1, min(width, isa.accumulators) + 1),
+            range(1, min(needed, isa.accumulators) + 1),
+        )
+        if rows * columns * vectors <= isa.accumulators
+    )
+    return min(tiles, key=lambda tile: (_cycles(dense, tile, isa), -tile.columns))
+
+
+def _cycles(dense: Dense, tile: RegisterTile, isa: Isa) -> float:
+    _, height, width = dense.grid
+    blocks = -(-dense.channels // (isa.lanes * tile.vectors))
+    count = -(-height // tile.rows) * -(-width // tile.columns) * blocks
+    accumulators = tile.pixels * tile.vectors
+    loads = (tile.pixels + tile.vectors) * 0.5
+    arithmetic = accumulators * isa.dot_cost + tile.pixels * isa.operand_cost
+    issue = (accumulators * isa.dot_cost * 2 + tile.pixels * (1 + 2 * isa.operand_cost) + tile.vectors) / 4
+    latency = 5.0
+    step = max(arithmetic, loads, issue, latency) + 0.1 * loads
+    narrowings = -(-accumulators // 4) * 4
+    return count * (dense.steps * step + narrowings * _EPILOGUE_COST * 0.5 + accumulators + _TILE_COST)
+
+
+@dataclass(frozen=True)
+class ChannelBlocks:
+    """Which output channel each lane of each vector of each block computes."""
+
+    span: int
+    """Channels of a block."""
+    starts: tuple[int, ...]
+    """First channel of each vector, counted from the block's first channel."""
+    lanes: int
+    """Lanes of a vector that hold a channel."""
+    channels: np.ndarray
+    """Channel numbers `[block, vector, lane]` within a group; -1 where a lane holds none."""
+
+
+def channel_blocks(channels: int, vectors: int, lanes: int) -> ChannelBlocks:
+    """Blocks of `vectors` vectors; the last block and last vector are moved back to end with the channels."""
+    span = min(channels, vectors * lanes)
+    used = min(channels, lanes)
+    starts = tuple(min(v * lanes, span - used) for v in range(vectors))
+    blocks = [min(first, channels - span) for first in range(0, channels, span)]
+    lane = np.arange(lanes)
+    table = np.add.outer(np.add.outer(blocks, starts), np.where(lane < used, lane, 0))
+    return ChannelBlocks(span, starts, used, np.where(lane < used, table, -1))
+
+
+def pack_weights(weights: np.ndarray, blocks: ChannelBlocks, isa: Isa) -> np.ndarray:
+    """`[group, channel, tap row, tap column, run]` as packed `[group * block, bytes of a block]`."""
+    run = weights.shape[-1]
+    quads = -(-run // QUAD)
+    filled = np.zeros((*weights.shape[:-1], quads * QUAD), np.int8)
+    filled[..., :run] = weights
+    chosen = np.where(blocks.channels[..., None, None, None] < 0, 0, filled[:, blocks.channels])
+    # to [group, block, tap row, tap column, quad, vector, lane, 4]
+    shape = (*chosen.shape[:-1], quads, QUAD)
+    ordered = chosen.reshape(shape).transpose(0, 1, 4, 5, 6, 2, 3, 7)
+    return np.ascontiguousarray(isa.arrange(ordered)).reshape(ordered.shape[0] * ordered.shape[1], -1)
+
+
+def pack_channels(values: np.ndarray, groups: int, blocks: ChannelBlocks) -> np.ndarray:
+    """Values `[group * channel]` in the order of the packed lanes; 1 in lanes without a channel."""
+    chosen = values.reshape(groups, -1)[:, blocks.channels]
+    return np.where(blocks.channels < 0, values.dtype.type(1), chosen).reshape(-1)
+
+
+def packed_parameters(
+    bias: np.ndarray, requantize: Requantize, groups: int, blocks: ChannelBlocks
+) -> tuple[np.ndarray, ...]:
+    """Bias and requantize constants in the order of the packed lanes."""
+    constants = (bias.astype(np.int32), *requantize_constants(requantize, len(bias)))
+    return tuple(pack_channels(values, groups, blocks) for values in constants)
+
+
+def dense_tile(
+    dense: Dense,
+    tile: RegisterTile,
+    isa: Isa,
+    x: Buffer,
+    weights: Buffer,
+    bias: Buffer,
+    epilogue: Epilogue,
+    y: Buffer,
+    row_terms: Buffer | None = None,
+    batch_of: Callable[[Expr], Expr] | None = None,
+) -> Tile:
+    """The block `tile` under the loops `n`, `h`, `w`, `c` over images, rows, columns and channel blocks.
+
+    `row_terms` holds an int32 for each output pixel that is added to all its channels. `batch_of` gives the
+    entry of `weights` and `bias` that an image uses, where there are several.
+    """
+    images, height, width = dense.grid
+    blocks = channel_blocks(dense.channels, tile.vectors, isa.lanes)
+    count = len(blocks.channels)
+    vectors = tile.vectors
+    quad_bytes = vectors * isa.bytes
+    block_bytes = dense.steps * quad_bytes
+    block_lanes = vectors * isa.lanes
+
+    def body(n: Expr, h: Expr, w: Expr, c: Expr) -> list[Stmt]:
+        row = _tile_start(h, tile.rows, height)
+        column = _tile_start(w, tile.columns, width)
+        group, inner = (int32(0), c) if dense.groups == 1 else (c // count, c % count)
+        packed = c if batch_of is None else batch_of(n) * (dense.groups * count) + c
+        parameter = c * block_lanes
+        x_base = _dot(dense.x_steps, (n, row, column)) + (group * dense.run + dense.x_origin)
+        channel = _tile_start(inner, blocks.span, dense.channels) + group * dense.channels
+        y_base = _dot(dense.y_steps, (n, row, column)) + (channel + dense.y_origin)
+        pixels = list(product(range(tile.rows), range(tile.columns)))
+        accumulators = [[result.local(isa.lanes, "int32") for _ in range(vectors)] for _ in pixels]
+
+        def initial(pixel: tuple[int, int], vector: int) -> Expr:
+            value = load(bias, packed * block_lanes + vector * isa.lanes, isa.lanes)
+            if row_terms is None:
+                return value
+            index = (n * height + row + pixel[0]) * width + column + pixel[1]
+            return value + tirx.Broadcast(load(row_terms, index), isa.lanes)
+
+        def step(tap_row: Expr, tap_column: Expr, quad: Expr) -> list[Stmt]:
+            source = x_base + tap_row * dense.tap_steps[0] + tap_column * dense.tap_steps[1] + quad * QUAD
+            flat = (tap_row * dense.taps[1] + tap_column) * dense.quads + quad
+            weight = packed * block_bytes + flat * quad_bytes
+            statements = []
+            for (i, j), accumulator in zip(pixels, accumulators, strict=True):
+                offset = source + (i * dense.x_steps[1] + j * dense.x_steps[2])
+                operand = isa.operand(isa.broadcast(load(x, offset, QUAD)), dense.x_dtype)
+                for v, acc in enumerate(accumulator):
+                    value = isa.dot(load(acc, 0, isa.lanes), operand, weights, weight + v * isa.bytes)
+                    statements.append(store(acc, 0, value, isa.lanes))
+            return statements
+
+        statements = [
+            store(acc, 0, initial(pixel, v), isa.lanes)
+            for pixel, accumulator in zip(pixels, accumulators, strict=True)
+            for v, acc in enumerate(accumulator)
+        ]
+        statements += loop(
+            dense.taps[0],
+            lambda tap_row: loop(
+                dense.taps[1],
+                lambda tap_column: loop(dense.quads, lambda quad: step(tap_row, tap_column, quad), "quad"),
+                "tap_column",
+            ),
+            "tap_row",
+        )
+        parts = [
+            Part(
+                acc,
+                parameter + v * isa.lanes,
+                y_base + (i * dense.y_steps[1] + j * dense.y_steps[2] + blocks.starts[v]),
+                (i * tile.columns + j, blocks.starts[v]),
+                blocks.lanes,
+            )
+            for (i, j), accumulator in zip(pixels, accumulators, strict=True)
+            for v, acc in enumerate(accumulator)
+        ]
+        return statements + epilogue.store(result, y, parts)
+
+    loops = {
+        "n": images,
+        "h": -(-height // tile.rows),
+        "w": -(-width // tile.columns),
+        "c": dense.groups * count,
+    }
+    reads = [x, weights, bias, *epilogue.parameters, *([] if row_terms is None else [row_terms])]
+    result = Tile("tile", loops, body, reads, [y])
+    return result
+
+
+def _tile_start(index: Expr, size: int, extent: int) -> Expr:
+    start = index * size
+    return start if extent % size == 0 else tirx.min(start, int32(extent - size))
+
+
+def _dot(steps: Sequence[int], indices: Sequence[Expr]) -> Expr:
+    total = indices[0] * steps[0]
+    for step, index in zip(steps[1:], indices[1:], strict=True):
+        total = total + index * step
+    return total
