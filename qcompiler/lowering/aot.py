@@ -1,4 +1,4 @@
-"""Ahead-of-time build: a `Program` becomes one object file with plain C entries that needs no run-time library.
+"""Ahead-of-time build: a `Program` becomes one object file with plain C entries and no run-time library.
 
 For the prefix `model` the object exports
 
@@ -7,10 +7,11 @@ For the prefix `model` the object exports
     int32_t model_step(const void* const* inputs, void* const* outputs, const void* weights, void* arena,
                        int32_t step);
 
-`inputs` and `outputs` hold one pointer for each program input and output, in the program's order; all pointers are
-aligned to `ALIGNMENT` bytes. `model_run` needs `plan.arena_bytes` of arena; `model_trace` gives every buffer its own
-place, so that all of them can be read afterwards, and needs `trace_plan.arena_bytes`. `model_step` runs one step of
-`model_run`. All return 0. The functions keep no state: calls with different arenas may run in parallel.
+`inputs` and `outputs` hold one pointer for each program input and output, in the program's order; all
+pointers are aligned to `ALIGNMENT` bytes. `model_run` needs `plan.arena_bytes` of arena; `model_trace` gives
+every buffer its own place, so that all of them can be read afterwards, and needs `trace_plan.arena_bytes`.
+`model_step` runs one step of `model_run`. All return 0. The functions keep no state: calls with different
+arenas may run in parallel.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def pack_weights(program: Program) -> Weights:
 
 @dataclass(frozen=True)
 class _LoweredKernel:
-    """A function on pointers, one for each buffer parameter of the original and then one for each hoisted scratch."""
+    """A function on pointers: one for each buffer parameter of the original, one for each hoisted scratch."""
 
     variable: GlobalVar
     func: PrimFunc
@@ -216,7 +217,8 @@ def _entry(
 ) -> PrimFunc:
     """The C entry: calls each kernel with pointers into the caller's memory, the weights and the arena.
 
-    `address` is the integer type as wide as a pointer: TIR has no type for a pointer in memory.
+    `address` is the integer type as wide as a pointer: TIR has no type for a pointer in memory, and converts
+    only 64-bit integers to pointers.
     """
     from tvm import tirx
     from tvm.ir import Call, PointerType, PrimType
@@ -245,7 +247,8 @@ def _entry(
         if name not in external:
             return inside(arena, plan.offsets[name])
         pointer, index = external[name]
-        return tirx.reinterpret(byte_pointer, tirx.BufferLoad(views[pointer], [_int32(index)]))
+        value = tirx.BufferLoad(views[pointer], [_int32(index)])
+        return tirx.reinterpret(byte_pointer, value.astype("uint64"))
 
     calls: list[Stmt] = []
     for number, (step, lowered) in enumerate(zip(program.steps, kernels, strict=True)):
@@ -262,7 +265,7 @@ def _entry(
 
 
 def _address_type(target: dict) -> str:
-    """The unsigned integer type of a pointer; 64-bit architectures of LLVM carry the number in their names."""
+    """The integer type of a pointer; LLVM's 64-bit architectures carry the number in their names."""
     return "uint64" if "64" in target["mtriple"].split("-")[0] else "uint32"
 
 
@@ -308,13 +311,14 @@ def link_shared(objects: Sequence[Path], library: Path) -> None:
     Raises:
         TargetError: there is no linker, or it fails.
     """
-    linker = next(filter(None, map(shutil.which, ("cc", "gcc", "clang", "ld"))), None)
+    linker = next((name for name in ("cc", "gcc", "clang", "ld") if shutil.which(name)), None)
     if linker is None:
         raise TargetError(
-            "no linker found (looked for cc, gcc, clang, ld in PATH); install one, for example: apt-get install gcc"
+            "no linker found (looked for cc, gcc, clang, ld in PATH); install one: apt-get install gcc"
         )
     command = [linker, "-shared", "-o", str(library), *map(str, objects)]
-    command += ["-lm"]
+    if linker != "ld":  # which alone does not know where the C library is; the loader finds libm's functions
+        command.append("-lm")
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise TargetError(f"linking {library} failed: {' '.join(command)}\n{result.stderr.strip()}")

@@ -1,8 +1,8 @@
 """Keeps LLVM from fusing a floating-point multiplication with a following addition.
 
 A fused multiply-add rounds once where the specification rounds twice. TVM asks LLVM for fusion everywhere
-(`FPOpFusion::Fast`) and has no target option against it, so every product that could reach an addition goes through
-LLVM's `llvm.arithmetic.fence`, which becomes no instruction.
+(`FPOpFusion::Fast`) and has no target option against it, so every product that could reach an addition goes
+through LLVM's `llvm.arithmetic.fence`, which becomes no instruction.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
 ALLOW_CONTRACTION = "qcompiler.allow_contraction"
-"""Attribute of a PrimFunc (value 1) whose products may be fused: float kernels that promise no exact result."""
+"""Attribute (value 1) of float kernels that promise no exact result: their products may be fused."""
 
 _FENCE = "llvm.arithmetic.fence"
 
 
 def forbid_contraction(func: PrimFunc) -> PrimFunc:
-    """Fences the floating-point products of `func`, scheduled or lowered, unless it carries `ALLOW_CONTRACTION`.
+    """Fences the floating-point products of `func`, scheduled or lowered.
 
-    A product that is only an operand of a call of an LLVM intrinsic, of min or max, or of a conversion to an integer
-    has nothing it could be fused with and stays as it is.
+    A product that is only an operand of a call of an LLVM intrinsic, of min or max, or of a conversion to an
+    integer has nothing it could be fused with and stays as it is, and so does all of a function that carries
+    `ALLOW_CONTRACTION`.
     """
     from tvm.ir import Call, Op
     from tvm.target.codegen import llvm_lookup_intrinsic_id

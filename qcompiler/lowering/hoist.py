@@ -23,7 +23,8 @@ def hoist_allocations(func: PrimFunc) -> tuple[PrimFunc, Scratch]:
     """Turns allocations of `STACK_LIMIT` bytes or more into trailing parameters.
 
     Args:
-        func: a PrimFunc whose blocks are already lowered (allocations are `AllocBuffer` statements of constant size).
+        func: a PrimFunc whose blocks are already lowered (allocations are `AllocBuffer` statements of
+        constant size).
 
     Returns:
         The rewritten function and one entry of `Kernel.scratch` for each added parameter, as plain bytes.
@@ -31,8 +32,8 @@ def hoist_allocations(func: PrimFunc) -> tuple[PrimFunc, Scratch]:
     Raises:
         ValueError: an allocation has a size that is not constant.
     """
-    from tvm_ffi import structural_map
     from tvm.tirx import AllocBuffer, Evaluate, PrimFunc
+    from tvm_ffi import structural_map
 
     hoisted = []
 

@@ -1,4 +1,4 @@
-"""Static memory plan: an offset in one arena for every buffer of a program that is not the caller's memory."""
+"""Static memory plan: an offset in one arena for every buffer that is not the caller's memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .program import ALIGNMENT, SLACK, Program
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Offsets in bytes, multiples of `ALIGNMENT`. `lower_bound` is the largest sum of sizes that live at one time."""
+    """Offsets in bytes, multiples of `ALIGNMENT`; `lower_bound` is the largest sum of sizes alive at once."""
 
     offsets: dict[str, int]
     arena_bytes: int
@@ -42,9 +42,9 @@ def align(nbytes: int) -> int:
 def plan_memory(program: Program, *, reuse: bool = True) -> MemoryPlan:
     """Places buffers so that no two that live at the same time overlap.
 
-    A buffer lives from the step that writes it to the last step that reads it, a scratch buffer in its own step. With
-    `reuse=False` every buffer keeps its place to the end of the run, so that all of them can be read afterwards;
-    scratch buffers may still share memory with each other.
+    A buffer lives from the step that writes it to the last step that reads it, a scratch buffer in its own
+    step. With `reuse=False` every buffer keeps its place to the end of the run, so that all of them can be
+    read afterwards; scratch buffers may still share memory with each other.
     """
     live = _live_ranges(program, reuse)
     interference = _interference(live)

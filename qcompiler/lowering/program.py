@@ -4,14 +4,14 @@ A `Kernel` is a scheduled TIR PrimFunc whose parameters are buffers in this orde
 
     activations read, packed constants, tensors written, scratch buffers
 
-Quantized activations of rank 4 are stored channels-last as two-dimensional buffers `[N*(t+H+b), (l+W+r)*C]`, where
-`(t, l, b, r)` is the tensor's halo: a border that holds the zero point, so that convolutions and pools that pad read it
-in place. Every other tensor is stored row-major in its logical shape.
+Quantized activations of rank 4 are stored channels-last as two-dimensional buffers `[N*(t+H+b), (l+W+r)*C]`,
+where `(t, l, b, r)` is the tensor's halo: a border that holds the zero point, so that convolutions and pools
+that pad read it in place. Every other tensor is stored row-major in its logical shape.
 
-Every buffer starts at a multiple of `ALIGNMENT` bytes. At least `SLACK` bytes past the end of every buffer and of every
-constant may be read (never written), with one exception: inputs and outputs of the program are the caller's memory,
-aligned but without slack, so a kernel that reads one of them must stay inside it. A kernel's outputs never share memory
-with its inputs, its scratch buffers or each other.
+Every buffer starts at a multiple of `ALIGNMENT` bytes. At least `SLACK` bytes past the end of every buffer
+and of every constant may be read (never written), with one exception: inputs and outputs of the program are
+the caller's memory, aligned but without slack, so a kernel that reads one of them must stay inside it. A
+kernel's outputs never share memory with its inputs, its scratch buffers or each other.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Program:
         return {*self.inputs, *self.outputs}
 
     def check(self) -> None:
-        """Checks that every buffer is written exactly once, before it is read, and that each kernel's parameters fit.
+        """Checks that every buffer is written once, before it is read, and that kernels' parameters fit.
 
         Raises:
             ValueError: the program is malformed, which is a fault of the lowering that built it.
