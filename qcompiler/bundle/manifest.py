@@ -1,0 +1,145 @@
+"""The content of `manifest.json`: what a bundle holds and how its tensors are stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import BundleError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.bin"
+HEADER = "model.h"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A program input or output as the caller sees it: row-major, of `shape` and numpy dtype `dtype`.
+
+    `scale` and `zero_point` are given for a quantized tensor: `real = scale * (stored - zero_point)`.
+    """
+
+    name: str
+    buffer: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class ValueInfo:
+    """Where a value of the IR lies in a traced run and what its stored numbers mean.
+
+    `shape` is logical (NCHW for images). `layout` is `row-major`, or `NHWC-halo` for a rank-4 tensor stored
+    as `[N*(t+H+b), (l+W+r)*C]` with `halo = (t, l, b, r)`. `storage` is the IR's storage type, such as `u8`.
+    """
+
+    buffer: str
+    shape: tuple[int, ...]
+    layout: Literal["row-major", "NHWC-halo"] = "row-major"
+    halo: tuple[int, int, int, int] = (0, 0, 0, 0)
+    scale: float | None = None
+    zero_point: int | None = None
+    storage: str = ""
+    location: str = ""
+
+    def logical(self, physical: np.ndarray) -> np.ndarray:
+        """The value in its logical shape, a view of the buffer's physical array where possible."""
+        if self.layout == "row-major":
+            return physical.reshape(self.shape)
+        n, c, h, w = self.shape
+        top, left, bottom, right = self.halo
+        stored = physical.reshape(n, top + h + bottom, left + w + right, c)
+        return stored[:, top : top + h, left : left + w].transpose(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class BufferInfo:
+    """A buffer of the traced run; `offset` is its place in the trace arena, None for the caller's memory."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int | None
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """One kernel call."""
+
+    rule: str
+    location: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of `manifest.json`. Sizes are bytes; `files` maps each other file of the bundle to its SHA-256."""
+
+    prefix: str
+    target: Mapping[str, Any]
+    versions: Mapping[str, str]
+    alignment: int
+    weight_bytes: int
+    arena_bytes: int
+    arena_lower_bound: int
+    trace_arena_bytes: int
+    kernels: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    steps: tuple[StepInfo, ...]
+    buffers: Mapping[str, BufferInfo]
+    values: Mapping[str, ValueInfo]
+    files: Mapping[str, str]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What the caller of `write_bundle` wants to keep: source model, options, scores."""
+
+    @property
+    def library(self) -> str:
+        return f"lib{self.prefix}.so"
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str, where: str) -> Manifest:
+        """Parses `text`.
+
+        Raises:
+            BundleError: the text is no manifest of a format this version reads; `where` names the file.
+        """
+        try:
+            content = json.loads(text)
+            found = content.pop("format")
+            if found != FORMAT:
+                raise BundleError(
+                    f"{where}: bundle format {found}, expected {FORMAT}; compile the model again"
+                )
+            content["inputs"] = tuple(_read(TensorInfo, item) for item in content["inputs"])
+            content["outputs"] = tuple(_read(TensorInfo, item) for item in content["outputs"])
+            content["steps"] = tuple(_read(StepInfo, item) for item in content["steps"])
+            content["buffers"] = {key: _read(BufferInfo, item) for key, item in content["buffers"].items()}
+            content["values"] = {key: _read(ValueInfo, item) for key, item in content["values"].items()}
+            return _read(Manifest, content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BundleError(
+                f"{where} is not a bundle manifest ({error}); compile the model again"
+            ) from error
+
+
+def _read(kind: type, content: dict[str, Any]) -> Any:
+    """An instance of the dataclass `kind` from parsed JSON, lists as tuples."""
+    known = {item.name for item in fields(kind)}
+    if unknown := set(content) - known:
+        raise ValueError(f"unknown fields {sorted(unknown)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})

@@ -1,0 +1,205 @@
+"""Opens and runs a bundle with ctypes; needs neither TVM nor the compiler's other parts."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import BundleError
+from .manifest import MANIFEST, WEIGHTS, Manifest, TensorInfo
+
+Arrays = dict[str, np.ndarray]
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Opens the bundle folder `path` and verifies every file's hash.
+
+    Raises:
+        BundleError: the folder is no bundle, or a file is missing or altered.
+    """
+    path = Path(path)
+    try:
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is not a bundle: cannot read {MANIFEST} ({error})") from error
+    manifest = Manifest.from_json(text, str(path / MANIFEST))
+    if missing := {manifest.library, WEIGHTS} - set(manifest.files):
+        raise BundleError(
+            f"{path / MANIFEST} lists no hash of {', '.join(sorted(missing))}; compile the model again"
+        )
+    for name, expected in manifest.files.items():
+        try:
+            found = sha256(path / name)
+        except OSError as error:
+            raise BundleError(
+                f"{path / name} cannot be read ({error.strerror}); compile the model again"
+            ) from error
+        if found != expected:
+            raise BundleError(
+                f"{path / name} was altered: its SHA-256 is {found}, {MANIFEST} says {expected}; "
+                "compile the model again"
+            )
+    return Bundle(path, manifest)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Arguments of an entry; `alive` keeps the memory that they point to."""
+
+    arguments: tuple
+    outputs: Arrays
+    alive: list[np.ndarray]
+
+
+class Bundle:
+    """A compiled model, opened by `load_bundle`. Runs from several threads wait for each other."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Runs the model on arrays of exactly the shapes and dtypes of `manifest.inputs`.
+
+        Raises:
+            BundleError: the inputs do not fit, or the library cannot be loaded on this machine.
+        """
+        with self._lock:
+            call = self._call(inputs, self._arena)
+            self._entry("run")(*call.arguments)
+        return call.outputs
+
+    def trace(self, inputs: Mapping[str, np.ndarray], *, logical: bool = False) -> Arrays:
+        """Runs the model and returns every intermediate tensor.
+
+        By default the keys are buffer names and the arrays physical (see `ValueInfo`), program inputs and
+        outputs included. With `logical=True` the keys are those of `manifest.values` and the arrays have
+        logical shapes.
+        """
+        arena = aligned_zeros(self.manifest.trace_arena_bytes, self.manifest.alignment)
+        call = self._call(inputs, arena)
+        self._entry("trace")(*call.arguments)
+        buffers = {t.buffer: np.asarray(inputs[t.name]) for t in self.manifest.inputs}
+        buffers |= {t.buffer: call.outputs[t.name] for t in self.manifest.outputs}
+        for name, info in self.manifest.buffers.items():
+            if info.offset is not None:
+                size = int(np.prod(info.shape, dtype=np.int64)) * np.dtype(info.dtype).itemsize
+                data = arena[info.offset : info.offset + size].view(info.dtype)
+                buffers[name] = data.reshape(info.shape).copy()
+        if logical:
+            return {key: value.logical(buffers[value.buffer]) for key, value in self.manifest.values.items()}
+        return buffers
+
+    def bench(self, repeats: int, inputs: Mapping[str, np.ndarray] | None = None) -> list[float]:
+        """Seconds of each of `repeats` runs after one to warm up; inputs are zeros unless given."""
+        with self._lock:
+            call = self._call(self._or_zeros(inputs), self._arena)
+            entry = self._entry("run")
+            entry(*call.arguments)
+            times = []
+            for _ in range(repeats):
+                start = time.perf_counter()
+                entry(*call.arguments)
+                times.append(time.perf_counter() - start)
+        return times
+
+    def profile(self, repeats: int, inputs: Mapping[str, np.ndarray] | None = None) -> list[float]:
+        """Seconds of each of `manifest.steps`, median of `repeats` runs; inputs are zeros unless given."""
+        with self._lock:
+            call = self._call(self._or_zeros(inputs), self._arena)
+            entry = self._entry("step")
+            times = np.empty((repeats, len(self.manifest.steps)))
+            for run in range(repeats):
+                for step in range(times.shape[1]):
+                    start = time.perf_counter()
+                    entry(*call.arguments, step)
+                    times[run, step] = time.perf_counter() - start
+        return np.median(times, axis=0).tolist()
+
+    @cached_property
+    def _library(self) -> ctypes.CDLL:
+        try:
+            return ctypes.CDLL(str((self.path / self.manifest.library).absolute()))
+        except OSError as error:
+            raise BundleError(
+                f"{self.path / self.manifest.library} cannot be loaded on this machine ({error}); "
+                f"it was compiled for {dict(self.manifest.target)}"
+            ) from error
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        return np.memmap(self.path / WEIGHTS, np.uint8, mode="r")
+
+    @cached_property
+    def _arena(self) -> np.ndarray:
+        return aligned_zeros(self.manifest.arena_bytes, self.manifest.alignment)
+
+    def _entry(self, name: str) -> ctypes._FuncPointer:
+        entry = getattr(self._library, f"{self.manifest.prefix}_{name}")
+        entry.restype = ctypes.c_int32
+        entry.argtypes = [ctypes.c_void_p] * 4 + ([ctypes.c_int32] if name == "step" else [])
+        return entry
+
+    def _call(self, inputs: Mapping[str, np.ndarray], arena: np.ndarray) -> _Call:
+        read = self._checked(inputs)
+        written = {tensor.name: self._aligned_zeros(tensor) for tensor in self.manifest.outputs}
+        pointers = [_pointers(read), _pointers(list(written.values()))]
+        return _Call((*pointers, self._weights.ctypes.data, arena.ctypes.data), written, [*read, arena])
+
+    def _checked(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The inputs in order, copied where they are not contiguous and aligned."""
+        expected = [tensor.name for tensor in self.manifest.inputs]
+        if set(inputs) != set(expected):
+            raise BundleError(f"{self.path}: inputs are named {sorted(inputs)}, expected {expected}")
+        arrays = []
+        for tensor in self.manifest.inputs:
+            array = np.asarray(inputs[tensor.name])
+            if array.shape != tensor.shape or array.dtype != np.dtype(tensor.dtype):
+                raise BundleError(
+                    f"{self.path}: input {tensor.name!r} is {array.dtype}{list(array.shape)}, "
+                    f"expected {tensor.dtype}{list(tensor.shape)}"
+                )
+            if not array.flags.c_contiguous or array.ctypes.data % self.manifest.alignment:
+                copy = self._aligned_zeros(tensor)
+                copy[...] = array
+                array = copy
+            arrays.append(array)
+        return arrays
+
+    def _or_zeros(self, inputs: Mapping[str, np.ndarray] | None) -> Mapping[str, np.ndarray]:
+        return (
+            inputs if inputs is not None else {t.name: self._aligned_zeros(t) for t in self.manifest.inputs}
+        )
+
+    def _aligned_zeros(self, tensor: TensorInfo) -> np.ndarray:
+        data = aligned_zeros(tensor.nbytes, self.manifest.alignment)
+        return data.view(tensor.dtype).reshape(tensor.shape)
+
+
+def _pointers(arrays: Sequence[np.ndarray]) -> ctypes.Array:
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
+def aligned_zeros(nbytes: int, alignment: int) -> np.ndarray:
+    """`nbytes` zero bytes whose address is a multiple of `alignment`."""
+    data = np.zeros(nbytes + alignment, np.uint8)
+    start = -data.ctypes.data % alignment
+    return data[start : start + nbytes]
