@@ -1,0 +1,31 @@
+"""The compiler's passes, one a file. `PASSES` names them all; classes are loaded when a pipeline asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from xdsl.passes import ModulePass
+
+
+def _load(module: str, name: str) -> Callable[[], type[ModulePass]]:
+    return lambda: cast("type[ModulePass]", getattr(import_module(module), name))
+
+
+PASSES: dict[str, Callable[[], type[ModulePass]]] = {
+    "import-qdq": _load("qcompiler.passes.import_qdq", "ImportQDQ"),
+    "canonicalize": _load("qcompiler.passes.canonicalize", "Canonicalize"),
+    "fold-batch-norm": _load("qcompiler.passes.fold_batch_norm", "FoldBatchNorm"),
+    "calibrate": _load("qcompiler.passes.calibrate", "Calibrate"),
+    "choose-scheme": _load("qcompiler.passes.choose_scheme", "ChooseScheme"),
+    "correct-bias": _load("qcompiler.passes.correct_bias", "CorrectBias"),
+    "insert-qdq": _load("qcompiler.passes.insert_qdq", "InsertQDQ"),
+    "integerize": _load("qcompiler.passes.integerize", "Integerize"),
+    "legalize": _load("qcompiler.passes.legalize", "Legalize"),
+    "fold-zero-point": _load("qcompiler.passes.fold_zero_point", "FoldZeroPoint"),
+    "plan-layout": _load("qcompiler.passes.plan_layout", "PlanLayout"),
+    "cse": _load("xdsl.transforms.common_subexpression_elimination", "CommonSubexpressionElimination"),
+    "dce": _load("xdsl.transforms.dead_code_elimination", "DeadCodeElimination"),
+}

@@ -43,6 +43,11 @@ class TargetSpec:
     constant_rhs_only: bool
     """Whether matrix products need a constant right-hand side (packed at compile time)."""
 
+    @property
+    def activation_storage(self) -> str:
+        """`activation_dtype` as the IR spells it: u8 or i8."""
+        return {"uint8": "u8", "int8": "i8"}[self.activation_dtype]
+
 
 def resolve_target(name: str) -> TargetSpec:
     """The spec of the target called `name`, such as `host` or `host:avx2`.

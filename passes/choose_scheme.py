@@ -1,0 +1,294 @@
+"""Pass `choose-scheme`: which ops run in integers, and the type of every tensor they touch, each with its reason.
+
+Results are attributes: `q.integer` on ops that become integer ops, `q.float` (the reason) on those that stay float,
+`q.types` (one type a result, a unit where none is stored) and `q.why` on ops, `q.types` on the function for its
+arguments, `q.weight` for the constant operand of an op. `insert-qdq` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from typing import ClassVar
+
+import numpy as np
+from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr, UnitAttr
+from xdsl.ir import Attribute, Operation, SSAValue
+
+from qcompiler.calibration.statistics import TensorStatistics
+from qcompiler.errors import CalibrationError
+from qcompiler.ir.graph import border, classes, is_activation
+from qcompiler.ir.onnx_dialect import NoneOp
+from qcompiler.ir.pointwise import Pointwise, fused_clamp, op_name
+from qcompiler.ir.q_elementwise import ConstantOp
+from qcompiler.ir.quant_types import UniformType
+from qcompiler.ir.values import (
+    body,
+    describe,
+    is_float,
+    location_names,
+    main,
+    rank,
+    shape,
+    users,
+    value_names,
+)
+from qcompiler.passes.calibrate import calibration_method, load_statistics
+from qcompiler.passes.canonicalize import constant_array, macs
+from qcompiler.passes.integer_rules import present, reason_for_float, rules
+from qcompiler.passes.scheme import SYMMETRIC_UP_TO, Choice, choose_activation, choose_constant, choose_weight
+from qcompiler.pipeline import CompilerContext, QuantPass, Stage
+
+_MAC_GAIN = 0.1
+"""What one integer multiply-add saves over a float one, in bytes of traffic (about a tenth of a nanosecond)."""
+
+_SPREAD = 4.0
+"""Concat operands whose ranges differ by more than this factor keep types of their own."""
+
+_OPERAND_TOLERANCE = 2.0
+"""As SYMMETRIC_UP_TO, for the right operand of a matrix product, where a zero point costs sums at run time."""
+
+
+@dataclass(frozen=True)
+class ChooseScheme(QuantPass):
+    """Chooses what runs in integers, and symmetric or affine, scale and zero point of every tensor, with reasons.
+
+    `policy`: auto, symmetric, affine or mixed. `per-channel`: one weight scale per output channel. `keep-float`:
+    names of nodes that stay float.
+    """
+
+    name: ClassVar[str] = "choose-scheme"
+    requires: ClassVar = (Stage.CALIBRATED,)
+    ensures: ClassVar = Stage.CHOSEN
+    policy: str = "auto"
+    per_channel: bool = True
+    keep_float: tuple[str, ...] = ()
+
+    def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
+        _Chooser(self, ctx, module).run()
+
+
+def matmul_bias(op: Operation, ctx: CompilerContext) -> Operation | None:
+    """The addition of a constant vector that alone reads a MatMul of rank above 2: its bias."""
+    if op_name(op) != "MatMul" or constant_array(op.operands[1], ctx.store) is None:
+        return None
+    readers = users(op.results[0])
+    if len(readers) != 1 or op_name(readers[0]) != "Add":
+        return None
+    add = readers[0]
+    other = add.operands[1] if add.operands[0] is op.results[0] else add.operands[0]
+    addend = constant_array(other, ctx.store)
+    n = shape(op.results[0])[-1]
+    is_vector = addend is not None and addend.size == n and addend.shape[-1:] == (n,)
+    return add if is_vector and shape(add.results[0]) == shape(op.results[0]) else None
+
+
+@dataclass
+class _Chooser:
+    options: ChooseScheme
+    ctx: CompilerContext
+    module: ModuleOp
+    choices: dict[SSAValue, Choice] = field(default_factory=dict)
+
+    def run(self) -> None:
+        self.names = value_names(self.module)
+        self.order = {value: index for index, value in enumerate(self.names)}
+        self.method = calibration_method(self.module)
+        self.storage = self.ctx.target.activation_storage if self.ctx.target else "u8"
+        self.pointwise = Pointwise.of(self.module, self.ctx.store)
+        self.inner = self._inner_values()
+        self.integer = self._split()
+        self._choose_activations()
+        self._choose_weights()
+        self._record()
+
+    def statistics(self, value: SSAValue) -> TensorStatistics:
+        found = load_statistics(self.ctx.store, self.names[value])
+        if found is None:
+            raise CalibrationError(
+                f"{self.ctx.source}: no statistics of '{self.names[value]}'; run calibrate on this module first"
+            )
+        return found
+
+    # ------------------------------------------------------------------------------ integer or float
+
+    def _inner_values(self) -> set[SSAValue]:
+        """Values that never reach memory: in front of a fused clamp or bias, inside a table."""
+        inner: set[SSAValue] = set()
+        for op in body(self.module).ops:
+            for value in op.results:
+                if self.pointwise.inner(value) or fused_clamp(value, self.ctx.store) is not None:
+                    inner.add(value)
+            if matmul_bias(op, self.ctx) is not None:
+                inner.add(op.results[0])
+        return inner
+
+    def _reason(self, op: Operation) -> str | None:
+        if set(location_names(op)) & set(self.options.keep_float):
+            return "kept in float by option"
+        values = [v for v in (*op.operands, *op.results) if is_activation(v)]
+        if not all(is_float(v) for v in values):
+            return reason_for_float(op, self.ctx.store) or f"{op_name(op)} on values that are not float32"
+        if op.results[0] in self.pointwise.roots:
+            root = self.pointwise.roots[op.results[0]]
+            return None if is_activation(root) else "computed from constants"
+        if op_name(op) in ("Relu", "Clip") and op.operands[0] in self.inner:
+            return None
+        return reason_for_float(op, self.ctx.store)
+
+    def _split(self) -> set[Operation]:
+        gains: dict[Operation, float] = {}
+        self.reasons: dict[Operation, str] = {}
+        for op in body(self.module).ops:
+            if isinstance(op, ConstantOp | NoneOp) or not op.results:
+                continue
+            reason = self._reason(op)
+            if reason is None:
+                gains[op] = _MAC_GAIN * macs(op)
+            else:
+                self.reasons[op] = reason
+        for op in self._spread_concats(set(gains)):
+            del gains[op]
+            self.reasons[op] = "its operands differ too much in range to share one scale, and only the output reads it"
+        _, integer = border(self.module, gains, self.inner)
+        for op in gains.keys() - integer:
+            self.reasons[op] = "between float operations, where quantizing would only cost"
+        return integer
+
+    def _spread_concats(self, candidates: set[Operation]) -> list[Operation]:
+        """Concats of unlike ranges that reach nothing but outputs, through movements alone, and those movements."""
+        found: list[Operation] = []
+        table = rules()
+        for op in reversed(list(body(self.module).ops)):
+            rule = table.get(op_name(op))
+            if op not in candidates or rule is None or not rule.moves:
+                continue
+            if all(not u.results or u in found for r in op.results for u in users(r)):
+                found.append(op)
+        heads = [op for op in found if op_name(op) == "Concat" and not self._alike(op)]
+        reached: set[Operation] = set()
+        for op in reversed(found):
+            if op in heads or any(v.owner in reached for v in op.operands):
+                reached.add(op)
+        return [op for op in found if op in reached]
+
+    def _alike(self, concat: Operation) -> bool:
+        """Whether all operands of a Concat use at least a quarter of the common range."""
+        spans = []
+        for value in concat.operands:
+            if not is_activation(value) or not is_float(value):
+                return True
+            s = self.statistics(value)
+            spans.append((min(s.min, 0.0), max(s.max, 0.0)))
+        common = max(hi for _, hi in spans) - min(lo for lo, _ in spans)
+        return all((hi - lo) * _SPREAD >= common for lo, hi in spans)
+
+    # ---------------------------------------------------------------------------------- activations
+
+    def _choose_activations(self) -> None:
+        block = body(self.module)
+        stored = {
+            value: None
+            for op in block.ops
+            if op in self.integer
+            for value in (*op.operands, *op.results)
+            if is_activation(value) and is_float(value) and value not in self.inner
+        }
+        pairs = [(v, v) for v in stored]
+        moved: set[SSAValue] = set()
+        table = rules()
+        for op in block.ops:
+            rule = table.get(op_name(op))
+            if op not in self.integer or rule is None or not rule.moves:
+                continue
+            sources = op.operands if op_name(op) == "Concat" else op.operands[:1]
+            if op_name(op) == "Concat" and not self._alike(op):
+                continue
+            moved.update(op.results)
+            pairs += [(x, y) for x in sources for y in op.results if x in stored and y in stored]
+        for members in classes(pairs):
+            self._choose_class(sorted(members, key=self.order.__getitem__), moved)
+
+    def _choose_class(self, members: Sequence[SSAValue], moved: set[SSAValue]) -> None:
+        sources = [v for v in members if v not in moved] or list(members)
+        if all(op_name(v.owner) == "Softmax" and v.owner in self.integer for v in sources):
+            zero = 0 if self.storage.startswith("u") else -128
+            choice = Choice(UniformType.make(self.storage, 1 / 256, zero), "affine: softmax lies in 0..1")
+        else:
+            statistics = self.statistics(sources[0])
+            for value in sources[1:]:
+                statistics = statistics.merge(self.statistics(value))
+            right = any(op_name(u) == "MatMul" and u.operands[1] is v for v in members for u in users(v))
+            tolerance = _OPERAND_TOLERANCE if right else SYMMETRIC_UP_TO
+            choice = choose_activation(statistics, self.method, self.storage, self.options.policy, tolerance)
+        shared = f"; shared by {len(members)} tensors" if len(members) > 1 else ""
+        self.choices.update({v: Choice(choice.type, choice.why + shared) for v in members})
+
+    # -------------------------------------------------------------------------------------- weights
+
+    def _choose_weights(self) -> None:
+        for op in body(self.module).ops:
+            if op not in self.integer:
+                continue
+            if op_name(op) in ("Conv", "Gemm", "MatMul") and isinstance(op.operands[1].owner, ConstantOp):
+                self._choose_weight(op)
+            elif op_name(op) in ("Add", "Sub", "Mul", "Concat") and op.results[0] not in self.pointwise.roots:
+                self._choose_operands(op)
+
+    def _choose_weight(self, op: Operation) -> None:
+        last, bias = op.results[0], present(op, 2)
+        if (add := matmul_bias(op, self.ctx)) is not None:
+            bias = add.operands[1] if add.operands[0] is last else add.operands[0]
+            last = add.results[0]
+        if (clamp := fused_clamp(last, self.ctx.store)) is not None:
+            last = clamp.results[0]
+        weight = constant_array(op.operands[1], self.ctx.store)
+        assert weight is not None
+        vector = constant_array(bias, self.ctx.store)
+        axis = 0 if op_name(op) == "Conv" else rank(op.operands[1]) - 1
+        x_scale, y_scale = (float(self.choices[v].type.scale) for v in (op.operands[0], last))
+        flat = None if vector is None else vector.reshape(-1)
+        per_channel = self.options.per_channel and (op_name(op) == "Conv" or rank(op.operands[1]) == 2)
+        kind, why, widened = choose_weight(weight, axis, per_channel, x_scale, y_scale, flat)
+        op.attributes["q.weight"] = kind
+        op.attributes["q.why_weight"] = StringAttr(why)
+        if widened:
+            self.ctx.notes.append(
+                f"{describe(op)}: the weight scale of {len(widened)} of {weight.shape[axis]} channels was widened "
+                f"(dead channels, or a bias that would leave int32): {widened[:8]}{'...' if len(widened) > 8 else ''}"
+            )
+
+    def _choose_operands(self, op: Operation) -> None:
+        """Types of the constant operands of a sum, product or Concat."""
+        kinds: list[Attribute] = []
+        for value in op.operands:
+            array = constant_array(value, self.ctx.store)
+            kinds.append(UnitAttr() if array is None else choose_constant(array, self.storage).type)
+        if not all(isinstance(k, UnitAttr) for k in kinds):
+            op.attributes["q.operands"] = ArrayAttr(kinds)
+
+    # --------------------------------------------------------------------------------------- record
+
+    def _record(self) -> None:
+        function = main(self.module)
+        function.attributes["q.types"] = self._types(function.body.block.args)
+        for op in body(self.module).ops:
+            if op in self.integer:
+                op.attributes["q.integer"] = UnitAttr()
+            elif op in self.reasons:
+                op.attributes["q.float"] = StringAttr(self.reasons[op])
+            if any(r in self.choices for r in op.results):
+                op.attributes["q.types"] = self._types(op.results)
+                why = next(self.choices[r].why for r in op.results if r in self.choices)
+                op.attributes["q.why"] = StringAttr(why)
+        arguments = [a for a in function.body.block.args if a in self.choices]
+        if arguments:
+            function.attributes["q.why"] = ArrayAttr(
+                [StringAttr(self.choices[a].why if a in self.choices else "") for a in function.body.block.args]
+            )
+
+    def _types(self, values: Sequence[SSAValue]) -> ArrayAttr[Attribute]:
+        return ArrayAttr([self.choices[v].type if v in self.choices else UnitAttr() for v in values])
+
+

@@ -1,0 +1,143 @@
+"""The table of integer forms: for each float op, when it has one, and how to build it.
+
+A rule's `check` says why an op has no integer form (None: it has one); `choose-scheme` asks it on the float graph. Its
+`build` makes the integer op from a `Site`; `integerize` calls it where the operands come from dequantize and the
+result goes to quantize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from xdsl.dialects.builtin import LocationAttr, StringAttr, TensorType
+from xdsl.ir import Operation, SSAValue
+
+from qcompiler.arithmetic.affine import quantize
+from qcompiler.arithmetic.table import build_table
+from qcompiler.ir.onnx_dialect import OnnxOp
+from qcompiler.ir.pointwise import op_name
+from qcompiler.ir.q_base import array, full_clamp
+from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, LutOp
+from qcompiler.ir.quant_types import UniformType
+from qcompiler.ir.store import ConstantStore
+from qcompiler.ir.values import defining, fused_location, is_absent, is_float, quantized, retyped, shape
+
+
+@dataclass
+class Site:
+    """One place where an integer op is to be built.
+
+    `chain` are the float ops it replaces, first to last; `y` the type of the result; `bounds` the real bounds of a
+    fused activation. Ops made are collected in `made`, in order.
+    """
+
+    chain: tuple[Operation, ...]
+    y: UniformType
+    store: ConstantStore
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+    why: StringAttr | None = None
+    made: list[Operation] = field(default_factory=list)
+
+    @property
+    def op(self) -> Operation:
+        """The op that gives the rule."""
+        return self.chain[0]
+
+    @property
+    def location(self) -> LocationAttr:
+        return fused_location(*self.chain)
+
+    def result(self, extent: tuple[int, ...] | None = None) -> TensorType:
+        """Type of the result, which has the shape of the chain's last result unless given."""
+        return TensorType(self.y, extent if extent is not None else shape(self.chain[-1].results[0]))
+
+    def clamp(self) -> object:
+        """The stored bounds of the fused activation."""
+        if self.bounds == (-np.inf, np.inf):
+            return full_clamp(self.y)
+        limits = np.array(self.bounds, np.float32)
+        stored = quantize(limits, self.y.scale, self.y.zero_point, self.y.qmin, self.y.qmax, self.y.dtype)
+        return array(stored.tolist())
+
+    def source(self, value: SSAValue) -> SSAValue | None:
+        """The quantized value behind a dequantize, None if there is none."""
+        dequantize = defining(value, DequantizeOp)
+        return dequantize.x if dequantize is not None else None
+
+    def emit(self, op: Operation) -> SSAValue:
+        """Adds an op; returns its first result."""
+        op.location = self.location
+        if self.why is not None and "why" in type(op).__dict__:
+            op.properties["q.why"] = self.why
+        self.made.append(op)
+        return op.results[0]
+
+    def constant(self, name: str, values: np.ndarray, element: UniformType | None = None) -> SSAValue:
+        return self.emit(ConstantOp.of(self.store, name, values, element))
+
+    def table(self, x: SSAValue, function: Callable[[np.ndarray], np.ndarray], y: UniformType) -> SSAValue:
+        """A look-up table on `x` for a function of real numbers."""
+        kind = quantized(x)
+        table = build_table(
+            function, kind.scale, kind.zero_point, kind.storage, y.scale, y.zero_point, y.qmin, y.qmax, y.storage
+        )
+        values = self.constant("table", table)
+        return self.emit(LutOp.create(operands=[x, values], result_types=[retyped(x, y)]))
+
+    def as_type(self, x: SSAValue, kind: UniformType) -> SSAValue:
+        """`x` in another 8-bit type, by a table unless it has it already."""
+        return x if quantized(x) == kind else self.table(x, lambda real: real, kind)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`check(op, store)` gives the reason why there is no integer form; `build(site)` the result, or None."""
+
+    check: Callable[[Operation, ConstantStore], str | None]
+    build: Callable[[Site], SSAValue | None]
+    moves: bool = False
+    """Operands and result share scale and zero point."""
+
+
+def constant(value: SSAValue) -> bool:
+    """Whether a value is a constant, or one behind its dequantize."""
+    source = defining(value, DequantizeOp)
+    return isinstance(value.owner if source is None else source.x.owner, ConstantOp)
+
+
+def present(op: Operation, index: int) -> SSAValue | None:
+    """Operand by position, None if absent."""
+    return op.operands[index] if index < len(op.operands) and not is_absent(op.operands[index]) else None
+
+
+def always(op: Operation, store: ConstantStore) -> str | None:
+    return None
+
+
+def stored(value: SSAValue, store: ConstantStore) -> np.ndarray:
+    """The array of a constant operand."""
+    assert isinstance(value.owner, ConstantOp)
+    return store[value.owner.resource]
+
+
+def rules() -> dict[str, Rule]:
+    """Rule by ONNX's op name."""
+    from qcompiler.passes.rules_compute import COMPUTE
+    from qcompiler.passes.rules_movement import MOVEMENT
+
+    return {**COMPUTE, **MOVEMENT}
+
+
+def reason_for_float(op: Operation, store: ConstantStore) -> str | None:
+    """Why an op has no integer form; None if it has one. Pointwise regions are judged by the caller."""
+    name = op_name(op)
+    if not isinstance(op, OnnxOp):
+        return f"{op.name} is no float operation"
+    rule = rules().get(name)
+    if rule is None:
+        return f"{name} has no integer form"
+    if not any(is_float(v) for v in op.operands):
+        return f"{name} on values that are not float32"
+    return rule.check(op, store)

@@ -1,0 +1,245 @@
+"""Integer forms of ops that compute: convolution, matrix product, sums, products, means, softmax."""
+
+from __future__ import annotations
+
+import numpy as np
+from xdsl.dialects.builtin import BoolAttr, StringAttr, TensorType
+from xdsl.ir import Operation, SSAValue
+
+from qcompiler.ir.pointwise import op_name
+from qcompiler.ir.q_base import array, number
+from qcompiler.ir.q_conv import ConvOp, MatMulOp
+from qcompiler.ir.q_elementwise import AddOp, ConstantOp, MulOp, SubOp
+from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp, SoftmaxOp
+from qcompiler.ir.quant_types import UniformType
+from qcompiler.ir.store import ConstantStore
+from qcompiler.ir.values import dtype_of, element_type, integer, integers, quantized, rank, shape, size
+from qcompiler.passes.integer_rules import Rule, Site, always, constant, present, stored
+
+_ROUNDING = StringAttr("fp32")
+_LAYOUT = StringAttr("NCHW")
+
+
+def _multiplier(site: Site, x: UniformType, w: UniformType) -> SSAValue:
+    real = np.float64(x.scale) * w.scales.astype(np.float64).reshape(-1) / np.float64(site.y.scale)
+    return site.constant("multiplier", real)
+
+
+def _plain_weight(site: Site, w: SSAValue) -> SSAValue:
+    """The weight's stored integers as a tensor of plain integers; its scales are in the multiplier."""
+    assert isinstance(w.owner, ConstantOp)
+    kind = TensorType(element_type(dtype_of(w)), shape(w))
+    return site.emit(ConstantOp.named(w.owner.resource, kind))
+
+
+def _bias(site: Site, value: SSAValue | None, channels: int, x: UniformType, w: UniformType) -> SSAValue | None:
+    """The int32 bias, from its dequantize or from float32; zeros where there is none."""
+    if value is None:
+        return site.constant("bias", np.zeros(channels, np.int32))
+    source = site.source(value)
+    if source is not None and isinstance(source.owner, ConstantOp):
+        return site.constant("bias", site.store[source.owner.resource].reshape(-1).astype(np.int32))
+    if not constant(value):
+        return None
+    scales = np.float64(x.scale) * w.scales.astype(np.float64).reshape(-1)
+    real = np.rint(stored(value, site.store).reshape(-1).astype(np.float64) / scales)
+    if np.abs(real).max(initial=0) >= 2**31:
+        return None
+    return site.constant("bias", np.broadcast_to(real, (channels,)).astype(np.int32))
+
+
+def _check_conv(op: Operation, store: ConstantStore) -> str | None:
+    if not constant(op.operands[1]):
+        return "Conv with a weight that is no constant"
+    if len(op.operands) > 2 and present(op, 2) is not None and not constant(op.operands[2]):
+        return "Conv with a bias that is no constant"
+    return None if rank(op.operands[0]) in (3, 4) else f"Conv of rank {rank(op.operands[0])}"
+
+
+def _conv(site: Site) -> SSAValue | None:
+    op = site.op
+    x, w = site.source(op.operands[0]), site.source(op.operands[1])
+    if x is None or w is None or not isinstance(w.owner, ConstantOp):
+        return None
+    kind, weight = quantized(x), quantized(w)
+    if not kind.per_tensor or weight.axis not in (None, 0):
+        return None
+    channels, n = shape(w)[0], rank(x) - 2
+    bias = _bias(site, present(op, 2), channels, kind, weight)
+    if bias is None:
+        return None
+    operands = [x, _plain_weight(site, w), bias, _multiplier(site, kind, weight)]
+    zeros = weight.zero_points.reshape(-1)
+    if zeros.any():
+        operands.append(site.constant("w_zero_point", np.broadcast_to(zeros, (channels,)).astype(np.int32)))
+    return site.emit(
+        ConvOp.create(
+            operands=operands,
+            result_types=[site.result()],
+            properties={
+                "strides": array(integers(op.properties.get("strides"), [1] * n)),
+                "pads": array(integers(op.properties.get("pads"), [0] * (2 * n))),
+                "dilations": array(integers(op.properties.get("dilations"), [1] * n)),
+                "group": number(integer(op.properties.get("group"), 1)),
+                "x_zero_point": number(kind.zero_point),
+                "pad_value": number(kind.zero_point),
+                "rounding": _ROUNDING,
+                "clamp": site.clamp(),
+                "layout": _LAYOUT,
+            },
+        )
+    )
+
+
+def _check_matmul(op: Operation, store: ConstantStore) -> str | None:
+    a, b = op.operands[:2]
+    if rank(a) < 2 or rank(b) < 2:
+        return "MatMul with a vector"
+    if constant(a):
+        return "MatMul with a constant on the left"
+    if op_name(op) == "Gemm" and (op.properties or not constant(b) or present(op, 2) is None):
+        return "Gemm with transposes, factors or an operand that is no constant"
+    return None
+
+
+def _matmul(site: Site) -> SSAValue | None:
+    """MatMul, Gemm, and MatMul followed by the addition of a constant vector."""
+    op = site.op
+    a, b = site.source(op.operands[0]), site.source(op.operands[1])
+    if a is None or b is None:
+        return None
+    left, right = quantized(a), quantized(b)
+    is_weight = isinstance(b.owner, ConstantOp)
+    columns = shape(b)[-1]
+    if not left.per_tensor or right.axis not in (None, rank(b) - 1):
+        return None
+    addend = present(op, 2) if op_name(op) == "Gemm" else None
+    if len(site.chain) > 1 and op_name(site.chain[1]) == "Add":
+        add = site.chain[1]
+        addend = add.operands[1] if add.operands[0] is op.results[0] else add.operands[0]
+    bias = _bias(site, addend, columns, left, right)
+    if bias is None:
+        return None
+    zeros = right.zero_points.reshape(-1)
+    operands = [a, _plain_weight(site, b) if is_weight else b, bias, _multiplier(site, left, right)]
+    if len(zeros) > 1 and zeros.any():
+        operands.append(site.constant("b_zero_points", zeros.astype(np.int32)))
+    return site.emit(
+        MatMulOp.create(
+            operands=operands,
+            result_types=[site.result()],
+            properties={
+                "a_zero_point": number(left.zero_point),
+                "b_zero_point": number(int(zeros[0]) if len(zeros) == 1 else 0),
+                "rounding": _ROUNDING,
+                "clamp": site.clamp(),
+            },
+        )
+    )
+
+
+def _check_binary(op: Operation, store: ConstantStore) -> str | None:
+    if any(size(v) == 0 for v in op.operands):
+        return f"{op_name(op)} of an empty tensor"
+    return None
+
+
+def _binary(kind: type[AddOp] | type[SubOp] | type[MulOp]):  # type: ignore[no-untyped-def]
+    def build(site: Site) -> SSAValue | None:
+        a, b = (site.source(v) for v in site.op.operands)
+        if a is None or b is None or not (quantized(a).per_tensor and quantized(b).per_tensor):
+            return None
+        properties = {"clamp": site.clamp()}
+        if kind is MulOp:
+            properties["rounding"] = _ROUNDING
+        return site.emit(kind.create(operands=[a, b], result_types=[site.result()], properties=properties))
+
+    return build
+
+
+def _check_average_pool(op: Operation, store: ConstantStore) -> str | None:
+    if any(d != 1 for d in integers(op.properties.get("dilations"))):
+        return "AveragePool with dilations"
+    if integer(op.properties.get("ceil_mode")) and integer(op.properties.get("count_include_pad")):
+        return "AveragePool with ceil_mode that counts padding"
+    return None if rank(op.operands[0]) in (3, 4) else f"AveragePool of rank {rank(op.operands[0])}"
+
+
+def windows(op: Operation) -> dict[str, object]:
+    """Kernel, strides and pads of a pooling op; `ceil_mode` is written out in the end pads."""
+    x, y = shape(op.operands[0])[2:], shape(op.results[0])[2:]
+    n = len(x)
+    kernel = integers(op.properties.get("kernel_shape"), x)
+    strides = integers(op.properties.get("strides"), [1] * n)
+    dilations = integers(op.properties.get("dilations"), [1] * n)
+    pads = list(integers(op.properties.get("pads"), [0] * (2 * n)))
+    for i in range(n):
+        needed = (y[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1
+        if integer(op.properties.get("ceil_mode")):
+            pads[n + i] = max(needed - x[i] - pads[i], 0)
+    return {"kernel": array(kernel), "strides": array(strides), "pads": array(pads)}
+
+
+def _average_pool(site: Site) -> SSAValue | None:
+    x = site.source(site.op.operands[0])
+    if x is None:
+        return None
+    properties = {
+        **windows(site.op),
+        "count_include_pad": BoolAttr.from_bool(bool(integer(site.op.properties.get("count_include_pad")))),
+        "rounding": _ROUNDING,
+        "clamp": site.clamp(),
+        "layout": _LAYOUT,
+    }
+    return site.emit(AveragePoolOp.create(operands=[x], result_types=[site.result()], properties=properties))  # type: ignore[arg-type]
+
+
+def _check_mean(op: Operation, store: ConstantStore) -> str | None:
+    axes = present(op, 1)
+    return None if axes is None or constant(axes) else "ReduceMean over axes that are no constant"
+
+
+def mean_axes(op: Operation, store: ConstantStore) -> tuple[int, ...]:
+    """Axes that GlobalAveragePool or ReduceMean reduces, none negative."""
+    n = rank(op.operands[0])
+    if op_name(op) == "GlobalAveragePool":
+        return tuple(range(2, n))
+    axes = present(op, 1)
+    given = range(n) if axes is None else stored(axes, store).tolist()
+    return tuple(sorted(a % n for a in given))
+
+
+def _mean(site: Site) -> SSAValue | None:
+    x = site.source(site.op.operands[0])
+    if x is None:
+        return None
+    properties = {"axes": array(mean_axes(site.op, site.store)), "rounding": _ROUNDING, "clamp": site.clamp()}
+    return site.emit(MeanOp.create(operands=[x], result_types=[site.result()], properties=properties))  # type: ignore[arg-type]
+
+
+def _softmax(site: Site) -> SSAValue | None:
+    x = site.source(site.op.operands[0])
+    if x is None or site.y.storage not in ("u8", "i8"):
+        return None
+    wanted = UniformType.make(site.y.storage, 1 / 256, 0 if site.y.storage == "u8" else -128)
+    axis = integer(site.op.properties.get("axis"), -1) % rank(x)
+    probabilities = site.emit(
+        SoftmaxOp.create(
+            operands=[x], result_types=[TensorType(wanted, shape(x))], properties={"axis": number(axis)}
+        )
+    )
+    return site.as_type(probabilities, site.y)
+
+
+COMPUTE: dict[str, Rule] = {
+    "Conv": Rule(_check_conv, _conv),
+    "Gemm": Rule(_check_matmul, _matmul),
+    "MatMul": Rule(_check_matmul, _matmul),
+    "Add": Rule(_check_binary, _binary(AddOp)),
+    "Sub": Rule(_check_binary, _binary(SubOp)),
+    "Mul": Rule(_check_binary, _binary(MulOp)),
+    "AveragePool": Rule(_check_average_pool, _average_pool),
+    "GlobalAveragePool": Rule(always, _mean),
+    "ReduceMean": Rule(_check_mean, _mean),
+    "Softmax": Rule(always, _softmax),
+}

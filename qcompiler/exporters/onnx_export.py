@@ -1,0 +1,163 @@
+"""A module as an ONNX model: float ops one to one, `q.quantize` and `q.dequantize` as QuantizeLinear and DequantizeLinear.
+
+Serves calibration (the float module, every value observable by name), the QDQ file that other runtimes read, float
+islands, and the interpreter's float ops. Values are named as in `value_names`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    DenseArrayBase,
+    DenseResourceAttr,
+    FloatAttr,
+    IntegerAttr,
+    ModuleOp,
+    NoneType,
+    StringAttr,
+)
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import Attribute, Operation, SSAValue
+
+from qcompiler.errors import ModelError
+from qcompiler.ir.onnx_dialect import ELEMENT_TYPES, NoneOp, OnnxOp
+from qcompiler.ir.opset import OPSET
+from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
+from qcompiler.ir.quant_types import UniformType
+from qcompiler.ir.store import ConstantStore
+from qcompiler.ir.values import body, describe, location_names, output_names, shape, tensor, value_names
+
+_NUMBERS = {element: number for number, element in ELEMENT_TYPES.items()}
+_IR_VERSION = 10
+
+
+def element_number(value: SSAValue) -> int:
+    """ONNX's number of the element type as stored."""
+    element = tensor(value).element_type
+    if isinstance(element, UniformType):
+        return helper.np_dtype_to_tensor_dtype(element.dtype)
+    return _NUMBERS[element]
+
+
+def export_onnx(module: ModuleOp, store: ConstantStore, name: str = "main") -> onnx.ModelProto:
+    """The module as an ONNX model under the project's opset.
+
+    Raises:
+        ModelError: an integer op other than quantize and dequantize, which ONNX cannot say.
+    """
+    block = body(module)
+    last = block.last_op
+    assert isinstance(last, ReturnOp)
+    names = value_names(module)
+    exporter = _Exporter(store, names)
+    for op in block.ops:
+        if not isinstance(op, ReturnOp):
+            exporter.add(op)
+    outputs = []
+    for value, label in zip(last.operands, output_names(module), strict=True):
+        if names[value] != label:
+            exporter.nodes.append(helper.make_node("Identity", [names[value]], [label], name=f"output:{label}"))
+        outputs.append(_info(label, value))
+    return exporter.model(name, [_info(names[a], a) for a in block.args], outputs)
+
+
+def export_operations(
+    ops: Sequence[Operation],
+    inputs: Sequence[SSAValue],
+    outputs: Sequence[SSAValue],
+    names: dict[SSAValue, str],
+    store: ConstantStore,
+) -> onnx.ModelProto:
+    """Some operations of a module as a model of their own, with the given values as inputs and outputs."""
+    exporter = _Exporter(store, names)
+    for op in ops:
+        exporter.add(op)
+    return exporter.model("island", [_info(names[v], v) for v in inputs], [_info(names[v], v) for v in outputs])
+
+
+def _info(name: str, value: SSAValue) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, element_number(value), shape(value))
+
+
+class _Exporter:
+    def __init__(self, store: ConstantStore, names: dict[SSAValue, str]) -> None:
+        self.store = store
+        self.names = names
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+
+    def model(
+        self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]
+    ) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=_IR_VERSION,
+            producer_name="qcompiler",
+        )
+
+    def add(self, op: Operation) -> None:
+        if isinstance(op, NoneOp):
+            return
+        if isinstance(op, ConstantOp):
+            self._constant(op)
+        elif isinstance(op, QuantizeOp):
+            self._linear("QuantizeLinear", op.x, op.y, op.y, op)
+        elif isinstance(op, DequantizeOp):
+            self._linear("DequantizeLinear", op.x, op.y, op.x, op)
+        elif isinstance(op, OnnxOp):
+            self._node(op)
+        else:
+            raise ModelError(f"{describe(op)} cannot be written as ONNX; export a module from before integerize")
+
+    def _initializer(self, name: str, array: np.ndarray) -> str:
+        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        return name
+
+    def _constant(self, op: ConstantOp) -> None:
+        name = op.resource
+        self.names[op.y] = name
+        self._initializer(name, self.store[name])
+
+    def _linear(self, kind: str, x: SSAValue, y: SSAValue, typed: SSAValue, op: Operation) -> None:
+        element = tensor(typed).element_type
+        assert isinstance(element, UniformType)
+        name = self.names[y]
+        scale = self._initializer(f"{name}.scale", element.scales)
+        zero = self._initializer(f"{name}.zero_point", element.zero_points.astype(element.dtype))
+        attributes = {} if element.axis is None else {"axis": element.axis}
+        node = helper.make_node(kind, [self.names[x], scale, zero], [name], name=name, **attributes)
+        self.nodes.append(node)
+
+    def _node(self, op: OnnxOp) -> None:
+        inputs = ["" if isinstance(v.type, NoneType) else self.names[v] for v in op.operands]
+        outputs = ["" if isinstance(r.type, NoneType) else self.names[r] for r in op.results]
+        label = location_names(op)
+        node = helper.make_node(op.SCHEMA.name, inputs, outputs, name=label[-1] if label else outputs[0])
+        for name, attribute in {**op.properties}.items():
+            node.attribute.append(self._attribute(name, attribute))
+        self.nodes.append(node)
+
+    def _attribute(self, name: str, attribute: Attribute) -> onnx.AttributeProto:
+        match attribute:
+            case IntegerAttr() | FloatAttr():
+                return helper.make_attribute(name, attribute.value.data)
+            case StringAttr():
+                return helper.make_attribute(name, attribute.data)
+            case DenseArrayBase():
+                values = list(attribute.get_values())
+                kind = onnx.AttributeProto.INTS if all(isinstance(v, int) for v in values) else onnx.AttributeProto.FLOATS
+                return helper.make_attribute(name, values, attr_type=kind)
+            case ArrayAttr():
+                return helper.make_attribute(name, [a.data for a in attribute.data])
+            case DenseResourceAttr():
+                return helper.make_attribute(
+                    name, numpy_helper.from_array(self.store[attribute.resource_handle.data])
+                )
+        raise ModelError(f"attribute '{name}' of kind {attribute.name} has no form in ONNX")

@@ -1,0 +1,109 @@
+"""What the operations of dialect `q` share.
+
+Every integer op is one class: operands, types, attributes, verifier and documentation, and `evaluate`, which computes
+the result on arrays of stored integers. That method is the specification; targets must give the same integers.
+Attributes common to several ops:
+
+* `rounding`: form of the requantization, "fp32", "fixed" or "fixed2" (qcompiler.arithmetic.requantize);
+* `clamp = array<i64: lo, hi>`: stored integers the result is clamped to; narrower than the storage range where an
+  activation function is fused;
+* `layout`: "NCHW" (channels are axis 1) or "NHWC" (channels last) of ops that know where channels are;
+* `q.why`: who chose the type of the result, and why.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, StringAttr, TensorType, f32, f64, i32, i64
+from xdsl.ir import Operation, SSAValue
+from xdsl.irdl import IRDLOperation, base, eq, traits_def
+from xdsl.traits import Pure
+from xdsl.utils.exceptions import VerifyException
+
+from qcompiler.ir.quant_types import UniformType
+from qcompiler.ir.values import integers, quantized, shape, string
+
+FLOAT = TensorType.constr(eq(f32))
+INT32 = TensorType.constr(eq(i32))
+REAL = TensorType.constr(eq(f64))
+QUANTIZED = TensorType.constr(base(UniformType))
+
+ROUNDINGS = ("fp32", "fixed", "fixed2")
+LAYOUTS = ("NCHW", "NHWC")
+
+
+class QOp(IRDLOperation):
+    """Base of the integer operations: pure functions of their operands."""
+
+    traits = traits_def(Pure())
+
+    @abstractmethod
+    def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The results on arrays of stored integers (or float32, where an operand is float)."""
+
+    def fail(self, message: str) -> None:
+        raise VerifyException(f"{self.name}: {message}")
+
+
+def per_tensor(op: QOp, *values: SSAValue) -> None:
+    """Verifies that the quantized values have one scale and zero point each."""
+    for value in values:
+        if not quantized(value).per_tensor:
+            op.fail(f"expected a per-tensor type, found {quantized(value)}")
+
+
+def same_type(op: QOp, x: SSAValue, y: SSAValue) -> None:
+    """Verifies that an op that moves stored integers keeps their type."""
+    if quantized(x) != quantized(y):
+        op.fail(f"moves stored integers, so the result must have the operand's type {quantized(x)}, found {quantized(y)}")
+
+
+def check_rounding(op: QOp, rounding: StringAttr) -> None:
+    if rounding.data not in ROUNDINGS:
+        op.fail(f"rounding must be one of {', '.join(ROUNDINGS)}, got '{rounding.data}'")
+
+
+def check_layout(op: QOp, layout: StringAttr) -> None:
+    if layout.data not in LAYOUTS:
+        op.fail(f"layout must be one of {', '.join(LAYOUTS)}, got '{layout.data}'")
+
+
+def check_clamp(op: QOp, clamp: DenseArrayBase, y: SSAValue) -> None:
+    values, kind = integers(clamp), quantized(y)
+    if len(values) != 2 or not kind.qmin <= values[0] <= values[1] <= kind.qmax:
+        op.fail(f"clamp must be two integers lo <= hi in {kind.qmin}:{kind.qmax}, got {list(values)}")
+
+
+def check_shape(op: QOp, what: str, value: SSAValue, expected: Sequence[int]) -> None:
+    if shape(value) != tuple(expected):
+        op.fail(f"expected {what} of shape {list(expected)}, found {list(shape(value))}")
+
+
+def limits(op: Operation, y: SSAValue) -> tuple[int, int]:
+    """The `clamp` of an op."""
+    lo, hi = integers(op.properties.get("clamp"), (quantized(y).qmin, quantized(y).qmax))
+    return lo, hi
+
+
+def channel_axis(layout: StringAttr, rank: int) -> int:
+    return rank - 1 if string(layout) == "NHWC" else 1
+
+
+def spatial_axes(layout: StringAttr, rank: int) -> tuple[int, ...]:
+    return tuple(range(1, rank - 1)) if string(layout) == "NHWC" else tuple(range(2, rank))
+
+
+def full_clamp(kind: UniformType) -> DenseArrayBase:
+    """The clamp that is no narrower than the storage range."""
+    return array([kind.qmin, kind.qmax])
+
+
+def array(values: Sequence[int]) -> DenseArrayBase:
+    return DenseArrayBase.from_list(i64, [int(v) for v in values])
+
+
+def number(value: int) -> IntegerAttr:
+    return IntegerAttr(int(value), i64)

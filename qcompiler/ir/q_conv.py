@@ -1,0 +1,162 @@
+"""Integer operations that multiply and accumulate: convolution and matrix product."""
+
+from __future__ import annotations
+
+import numpy as np
+from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, StringAttr, TensorType
+from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, opt_prop_def, prop_def, result_def
+
+
+from qcompiler.arithmetic.conv import ConvWeights, MatmulWeights, conv_acc, matmul_acc, prepare_conv, prepare_matmul
+from qcompiler.arithmetic.requantize import requantize
+from qcompiler.ir.q_base import (
+    INT32,
+    QUANTIZED,
+    REAL,
+    QOp,
+    channel_axis,
+    check_clamp,
+    check_layout,
+    check_rounding,
+    check_shape,
+    limits,
+    per_tensor,
+    spatial_axes,
+)
+from qcompiler.ir.values import integer, integers, quantized, rank, shape, string
+
+
+
+
+@irdl_op_definition
+class ConvOp(QOp):
+    """Convolution of stored integers with an int32 accumulator, requantized.
+
+    `acc = sum((x - x_zero_point) * (w - w_zero_point)) + bias`, `y = requantize(acc, multiplier)`. The weight is
+    `[OC, IC/group, *kernel]` in either layout; `multiplier` holds the exact real factors `s_x * s_w / s_y`, one per
+    output channel or one for all. Padding holds `pad_value`, the stored integer of real zero. After
+    `fold-zero-point`, `x_zero_point` is 0 and its constant part is in the bias.
+    """
+
+    name = "q.conv"
+    x = operand_def(QUANTIZED)
+    w = operand_def(TensorType)
+    bias = operand_def(INT32)
+    multiplier = operand_def(REAL)
+    w_zero_point = opt_operand_def(INT32)
+    y = result_def(QUANTIZED)
+    strides = prop_def(DenseArrayBase)
+    pads = prop_def(DenseArrayBase)
+    dilations = prop_def(DenseArrayBase)
+    group = prop_def(IntegerAttr)
+    x_zero_point = prop_def(IntegerAttr)
+    pad_value = prop_def(IntegerAttr)
+    rounding = prop_def(StringAttr)
+    clamp = prop_def(DenseArrayBase)
+    layout = prop_def(StringAttr)
+    why = opt_prop_def(StringAttr, prop_name="q.why")
+
+    def verify_(self) -> None:
+        check_rounding(self, self.rounding)
+        check_layout(self, self.layout)
+        check_clamp(self, self.clamp, self.y)
+        per_tensor(self, self.x, self.y)
+        x, w, y, group = shape(self.x), shape(self.w), shape(self.y), integer(self.group)
+        axis, spatial = channel_axis(self.layout, len(x)), spatial_axes(self.layout, len(x))
+        if len(w) != len(x) or len(y) != len(x):
+            self.fail(f"expected x, weight and result of one rank, found {list(x)}, {list(w)}, {list(y)}")
+        if x[axis] != w[1] * group or w[0] % group:
+            self.fail(f"{x[axis]} input channels do not fit a weight {list(w)} in {group} groups")
+        if y[axis] != w[0]:
+            self.fail(f"expected {w[0]} output channels, found {y[axis]}")
+        check_shape(self, "bias", self.bias, [w[0]])
+        if shape(self.multiplier) not in ((w[0],), (1,)):
+            self.fail(f"expected 1 or {w[0]} multipliers, found {list(shape(self.multiplier))}")
+        n = len(spatial)
+        strides, pads, dilations = integers(self.strides), integers(self.pads), integers(self.dilations)
+        if (len(strides), len(pads), len(dilations)) != (n, 2 * n, n):
+            self.fail(f"expected {n} strides and dilations and {2 * n} pads")
+        for i, a in enumerate(spatial):
+            window = (w[2 + i] - 1) * dilations[i] + 1
+            expected = (x[a] + pads[i] + pads[n + i] - window) // strides[i] + 1
+            if y[a] != expected:
+                self.fail(f"expected {expected} positions on axis {a} of the result, found {y[a]}")
+
+    def prepare(self, w: np.ndarray, w_zero_point: np.ndarray | None = None) -> ConvWeights:
+        """The weight in the form that `evaluate` works with; saves the conversion where it is called often."""
+        zero = 0 if w_zero_point is None else w_zero_point
+        return prepare_conv(w, zero, quantized(self.x).dtype, integer(self.group), string(self.layout))
+
+    def evaluate(self, *operands: np.ndarray | ConvWeights) -> tuple[np.ndarray, ...]:
+        x, w, bias, multiplier = operands[:4]
+        accumulator = conv_acc(
+            x,
+            w,
+            x_zero_point=integer(self.x_zero_point),
+            w_zero_point=operands[4] if len(operands) > 4 else 0,
+            pad_value=integer(self.pad_value),
+            strides=integers(self.strides),
+            pads=integers(self.pads),
+            dilations=integers(self.dilations),
+            group=integer(self.group),
+            layout=string(self.layout),
+            bias=bias,
+        )
+        axis = channel_axis(self.layout, x.ndim)
+        kind = quantized(self.y)
+        lo, hi = limits(self, self.y)
+        return (requantize(accumulator, multiplier, kind.zero_point, lo, hi, kind.dtype, string(self.rounding), axis),)
+
+
+@irdl_op_definition
+class MatMulOp(QOp):
+    """Batched matrix product of stored integers with an int32 accumulator, requantized.
+
+    `acc = sum_k (a - a_zero_point) * (b - b_zero_point) + bias`. `a` is `[..., M, K]`; `b` is `[..., K, N]`, either a
+    constant of plain integers or another activation; batch axes broadcast as in numpy. `bias` and `multiplier`
+    (`s_a * s_b / s_y`) run over N, or the multiplier is one for all. `b_zero_points`, if present, replaces
+    `b_zero_point` with one value a column.
+    """
+
+    name = "q.matmul"
+    a = operand_def(QUANTIZED)
+    b = operand_def(TensorType)
+    bias = operand_def(INT32)
+    multiplier = operand_def(REAL)
+    b_zero_points = opt_operand_def(INT32)
+    y = result_def(QUANTIZED)
+    a_zero_point = prop_def(IntegerAttr)
+    b_zero_point = prop_def(IntegerAttr)
+    rounding = prop_def(StringAttr)
+    clamp = prop_def(DenseArrayBase)
+    why = opt_prop_def(StringAttr, prop_name="q.why")
+
+    def verify_(self) -> None:
+        check_rounding(self, self.rounding)
+        check_clamp(self, self.clamp, self.y)
+        per_tensor(self, self.a, self.y)
+        a, b, y = shape(self.a), shape(self.b), shape(self.y)
+        if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
+            self.fail(f"expected [..., M, K] and [..., K, N], found {list(a)} and {list(b)}")
+        try:
+            expected = (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
+        except ValueError:
+            self.fail(f"batch axes of {list(a)} and {list(b)} do not broadcast")
+        check_shape(self, "a result", self.y, expected)
+        check_shape(self, "bias", self.bias, [b[-1]])
+        if shape(self.multiplier) not in ((b[-1],), (1,)):
+            self.fail(f"expected 1 or {b[-1]} multipliers, found {list(shape(self.multiplier))}")
+
+    def prepare(self, b: np.ndarray, b_zero_points: np.ndarray | None = None) -> MatmulWeights:
+        """A constant right operand in the form that `evaluate` works with."""
+        zero = integer(self.b_zero_point) if b_zero_points is None else b_zero_points
+        return prepare_matmul(b, zero, quantized(self.a).dtype)
+
+    def evaluate(self, *operands: np.ndarray | MatmulWeights) -> tuple[np.ndarray, ...]:
+        a, b, bias, multiplier = operands[:4]
+        b_zero_point = operands[4] if len(operands) > 4 else integer(self.b_zero_point)
+        accumulator = matmul_acc(a, b, integer(self.a_zero_point), b_zero_point, bias)
+        kind = quantized(self.y)
+        lo, hi = limits(self, self.y)
+        axis = rank(self.y) - 1
+        return (requantize(accumulator, multiplier, kind.zero_point, lo, hi, kind.dtype, string(self.rounding), axis),)

@@ -1,0 +1,47 @@
+"""Dialect `q`: the table of the integer operations. Definitions stand in the q_*.py files beside this one."""
+
+from __future__ import annotations
+
+from xdsl.ir import Dialect
+
+from qcompiler.ir.q_base import QOp
+from qcompiler.ir.q_conv import ConvOp, MatMulOp
+from qcompiler.ir.q_elementwise import AddOp, ConstantOp, DequantizeOp, LutOp, MulOp, QuantizeOp, SubOp
+from qcompiler.ir.q_movement import (
+    ConcatOp,
+    GatherOp,
+    MaxPoolOp,
+    PadOp,
+    ReshapeOp,
+    ResizeOp,
+    SliceOp,
+    SplitOp,
+    TransposeOp,
+)
+from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp, SoftmaxOp
+
+Q_OPS: tuple[type[QOp], ...] = (
+    ConstantOp,
+    QuantizeOp,
+    DequantizeOp,
+    ConvOp,
+    MatMulOp,
+    AddOp,
+    SubOp,
+    MulOp,
+    LutOp,
+    AveragePoolOp,
+    MeanOp,
+    SoftmaxOp,
+    MaxPoolOp,
+    ConcatOp,
+    SplitOp,
+    SliceOp,
+    PadOp,
+    ReshapeOp,
+    TransposeOp,
+    GatherOp,
+    ResizeOp,
+)
+
+Q = Dialect("q", list(Q_OPS), [])

@@ -1,0 +1,203 @@
+"""Operations on one element at a time: constants, the borders to float, addition, multiplication, tables."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import numpy as np
+from xdsl.dialects.builtin import DenseArrayBase, DenseResourceAttr, IntegerType, LocationAttr, StringAttr, TensorType
+from xdsl.ir import Attribute
+from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, prop_def, result_def, traits_def
+from xdsl.traits import ConstantLike, Pure
+
+from qcompiler.arithmetic import elementwise
+from qcompiler.arithmetic.affine import dequantize, quantize
+from qcompiler.arithmetic.table import apply_table
+from qcompiler.ir.q_base import (
+    FLOAT,
+    QUANTIZED,
+    QOp,
+    check_clamp,
+    check_rounding,
+    check_shape,
+    limits,
+    per_tensor,
+)
+from qcompiler.ir.store import ConstantStore
+from qcompiler.ir.values import element_type, quantized, shape, string
+
+
+@irdl_op_definition
+class ConstantOp(QOp):
+    """An array of the constant store: a float weight, stored integers, a bias, a table."""
+
+    name = "q.constant"
+    value = prop_def(DenseResourceAttr)
+    y = result_def(TensorType)
+    why = opt_prop_def(StringAttr, prop_name="q.why")
+    traits = traits_def(Pure(), ConstantLike())
+
+    @staticmethod
+    def of(
+        store: ConstantStore,
+        name: str,
+        array: np.ndarray,
+        element: Attribute | None = None,
+        location: LocationAttr | None = None,
+    ) -> ConstantOp:
+        """A constant holding `array`, put into the store; `element` replaces the type the array's dtype implies."""
+        kind = TensorType(element or element_type(array.dtype), array.shape)
+        return ConstantOp.named(store.add(name, array), kind, location)
+
+    @staticmethod
+    def named(resource: str, kind: TensorType, location: LocationAttr | None = None) -> ConstantOp:
+        """A constant of an array that is in the store already."""
+        value = DenseResourceAttr.from_params(resource, kind)
+        op = ConstantOp.create(properties={"value": value}, result_types=[kind])
+        if location is not None:
+            op.location = location
+        return op
+
+    @property
+    def resource(self) -> str:
+        """The array's name in the constant store."""
+        return self.value.resource_handle.data
+
+    def verify_(self) -> None:
+        if self.value.type != self.y.type:
+            self.fail(f"the resource has type {self.value.type}, the result {self.y.type}")
+
+    def evaluate(self, *operands: np.ndarray) -> NoReturn:
+        raise TypeError("a constant is read from the store")
+
+
+@irdl_op_definition
+class QuantizeOp(QOp):
+    """Real to stored integers: `y = clamp(rne(x / s) + z)`, ties to even, NaN to the smallest (ONNX QuantizeLinear)."""
+
+    name = "q.quantize"
+    x = operand_def(FLOAT)
+    y = result_def(QUANTIZED)
+    why = opt_prop_def(StringAttr, prop_name="q.why")
+
+    def verify_(self) -> None:
+        check_shape(self, "a result", self.y, shape(self.x))
+
+    def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
+        k = quantized(self.y)
+        return (quantize(operands[0], k.scales, k.zero_points, k.qmin, k.qmax, k.dtype, k.axis),)
+
+
+@irdl_op_definition
+class DequantizeOp(QOp):
+    """Stored integers to real: `y = s * (x - z)`, subtracted in int32, one float32 multiplication."""
+
+    name = "q.dequantize"
+    x = operand_def(QUANTIZED)
+    y = result_def(FLOAT)
+
+    def verify_(self) -> None:
+        check_shape(self, "a result", self.y, shape(self.x))
+
+    def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
+        k = quantized(self.x)
+        return (dequantize(operands[0], k.scales, k.zero_points, k.axis),)
+
+
+class _Binary(QOp):
+    """Two quantized operands that broadcast as in numpy."""
+
+    a = operand_def(QUANTIZED)
+    b = operand_def(QUANTIZED)
+    y = result_def(QUANTIZED)
+    clamp = prop_def(DenseArrayBase)
+    why = opt_prop_def(StringAttr, prop_name="q.why")
+
+    def verify_(self) -> None:
+        per_tensor(self, self.a, self.b, self.y)
+        check_clamp(self, self.clamp, self.y)
+        try:
+            expected = np.broadcast_shapes(shape(self.a), shape(self.b))
+        except ValueError:
+            self.fail(f"shapes {list(shape(self.a))} and {list(shape(self.b))} do not broadcast")
+        check_shape(self, "a result", self.y, expected)
+
+
+class _Sum(_Binary):
+    def parameters(self) -> tuple[int, int, int]:
+        """Fixed-point factors of `a` and `b` and the shift (qcompiler.arithmetic.elementwise.add_parameters)."""
+        a, b, y = quantized(self.a), quantized(self.b), quantized(self.y)
+        return elementwise.add_parameters(a.scale, b.scale, y.scale, subtract=isinstance(self, SubOp))
+
+    def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
+        a, b, y = quantized(self.a), quantized(self.b), quantized(self.y)
+        lo, hi = limits(self, self.y)
+        factors = self.parameters()
+        left, right = (operands[0], a.zero_point), (operands[1], b.zero_point)
+        return (elementwise.add(*left, *right, *factors, y.zero_point, lo, hi, y.dtype),)
+
+
+@irdl_op_definition
+class AddOp(_Sum):
+    """Sum: `acc = (a - z_a) * A + (b - z_b) * B + 2^(n-1)`, `y = clamp((acc >> n) + z_y)`, all in int32."""
+
+    name = "q.add"
+
+
+@irdl_op_definition
+class SubOp(_Sum):
+    """Difference: as `q.add` with a negative factor `B`."""
+
+    name = "q.sub"
+
+
+@irdl_op_definition
+class MulOp(_Binary):
+    """Product: `(a - z_a) * (b - z_b)` in int32, requantized with `s_a * s_b / s_y`."""
+
+    name = "q.mul"
+    rounding = prop_def(StringAttr)
+
+    def verify_(self) -> None:
+        super().verify_()
+        check_rounding(self, self.rounding)
+
+    def multiplier(self) -> float:
+        a, b, y = (float(quantized(v).scale) for v in (self.a, self.b, self.y))
+        return a * b / y
+
+    def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
+        a, b, y = quantized(self.a), quantized(self.b), quantized(self.y)
+        lo, hi = limits(self, self.y)
+        left, right = (operands[0], a.zero_point), (operands[1], b.zero_point)
+        rounding = string(self.rounding)
+        return (elementwise.mul(*left, *right, self.multiplier(), y.zero_point, lo, hi, y.dtype, rounding),)
+
+
+@irdl_op_definition
+class LutOp(QOp):
+    """Table look-up: `y = table[x - smallest storable x]`, one entry for each of the 256 stored values of `x`.
+
+    Holds any function of one 8-bit tensor, a change of scale or storage type included; built at compile time in
+    float64 through dequantize, the function and quantize.
+    """
+
+    name = "q.lut"
+    x = operand_def(QUANTIZED)
+    table = operand_def(TensorType)
+    y = result_def(QUANTIZED)
+    why = opt_prop_def(StringAttr, prop_name="q.why")
+
+    def verify_(self) -> None:
+        per_tensor(self, self.x, self.y)
+        check_shape(self, "a result", self.y, shape(self.x))
+        check_shape(self, "a table", self.table, [256])
+        if quantized(self.x).storage not in ("u8", "i8"):
+            self.fail(f"expected an operand of 8 bits, found {quantized(self.x)}")
+        element = self.table.type.element_type
+        if isinstance(element, IntegerType) and element != element_type(quantized(self.y).dtype):
+            self.fail(f"the table holds {element}, the result is stored as {quantized(self.y).storage}")
+
+    def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
+        x, table = operands
+        return (apply_table(x, table, int(np.iinfo(x.dtype).min)),)

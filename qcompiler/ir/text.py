@@ -1,0 +1,152 @@
+"""Text of a module: printing and parsing, with long types as aliases and without `loc(unknown)`.
+
+print -> parse -> print is the identity, and MLIR's own `mlir-opt --allow-unregistered-dialect` reads the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+
+from xdsl.context import Context
+from xdsl.dialect_interfaces.op_asm import OpAsmDialectInterface
+from xdsl.dialects.builtin import Builtin, ContainerType, ModuleOp, UnknownLoc
+from xdsl.dialects.func import Func
+from xdsl.ir import Attribute, Operation
+from xdsl.parser import Parser
+from xdsl.printer import Printer
+from xdsl.utils.exceptions import ParseError, VerifyException
+from xdsl.utils.mlir_lexer import MLIRTokenKind
+
+from qcompiler.errors import IRError
+from qcompiler.ir.onnx_dialect import onnx_dialect
+from qcompiler.ir.q_dialect import Q
+from qcompiler.ir.quant_types import Quant, UniformType
+
+_ALIAS_FROM = 60
+"""Types whose text is longer than this are printed as aliases at the top of the module."""
+
+
+def load_dialects(context: Context) -> None:
+    """Makes the project's dialects known; the `onnx` classes are generated when the first such op is met."""
+    for dialect in (Builtin, Func, Quant, Q):
+        context.load_dialect(dialect)
+    context.register_dialect("onnx", onnx_dialect)
+
+
+@dataclass(eq=False, repr=False)
+class _Printer(Printer):
+    print_debuginfo: bool = True
+    print_properties_as_attributes: bool = True
+    aliases: dict[Attribute, str] = field(default_factory=dict)
+
+    def print_module(self, module: ModuleOp) -> None:
+        for element, name in _long_types(module).items():
+            self.print_string(f"{name} = ")
+            self.print_attribute(element)
+            self.print_string("\n")
+        self.aliases = _long_types(module)
+        self.print_op(module)
+        self.print_string("\n")
+
+    def print_attribute(self, attribute: Attribute) -> None:
+        if isinstance(attribute, UniformType) and (name := self.aliases.get(attribute)) is not None:
+            self.print_string(name)
+        else:
+            super().print_attribute(attribute)
+
+    def print_attr_dict(self, attr_dict: Mapping[str, Attribute]) -> None:
+        super().print_attr_dict({name: attr_dict[name] for name in sorted(attr_dict)})
+
+    def print_op(self, op: Operation) -> None:
+        # the operations of a region are printed before their parent's location, so the flag is put back
+        outer, self.print_debuginfo = self.print_debuginfo, not isinstance(op.location, UnknownLoc)
+        super().print_op(op)
+        self.print_debuginfo = outer
+
+
+def _long_types(module: ModuleOp) -> dict[Attribute, str]:
+    aliases: dict[Attribute, str] = {}
+    for op in module.walk():
+        for value in (*op.results, *(a for r in op.regions for b in r.blocks for a in b.args)):
+            element = value.type.get_element_type() if isinstance(value.type, ContainerType) else value.type
+            if isinstance(element, UniformType) and element not in aliases and len(str(element)) > _ALIAS_FROM:
+                aliases[element] = f"!q{len(aliases)}"
+    return aliases
+
+
+def print_module(module: ModuleOp) -> str:
+    """MLIR text of a module; constants are named, not written out."""
+    stream = StringIO()
+    _Printer(stream).print_module(module)
+    return stream.getvalue()
+
+
+def print_operations(ops: list[Operation], mark: Operation | None = None, width: int = 300) -> str:
+    """Operations one a line, `mark` with an arrow; for messages."""
+    printer = _Printer()  # one printer for all, so that values keep their names
+    lines: list[str] = []
+    for op in ops:
+        printer.stream = StringIO()
+        printer.print_op(op)
+        lines.append(("> " if op is mark else "  ") + printer.stream.getvalue()[:width])
+    return "\n".join(lines)
+
+
+class _CachingParser(Parser):
+    """Reads each distinct tensor type once: a dump repeats the same few thousands of times."""
+
+    _types: dict[str, Attribute]
+
+    def parse_optional_type(self):  # type: ignore[no-untyped-def]
+        return self._cached(super().parse_optional_type)
+
+    def parse_optional_attribute(self):  # type: ignore[no-untyped-def]
+        return self._cached(super().parse_optional_attribute)
+
+    def _cached(self, parse):  # type: ignore[no-untyped-def]
+        token = self._current_token
+        text, end = self.lexer.input.content, token.span.end
+        is_type = token.kind is MLIRTokenKind.EXCLAMATION_IDENT or (
+            token.kind is MLIRTokenKind.BARE_IDENT and token.text == "tensor"
+        )
+        if not is_type or text[end : end + 1] != "<":
+            return parse()
+        stop = self._raw_scan_balanced(end + 1) + 1
+        cache = self.__dict__.setdefault("_types", {})
+        key = text[token.span.start : stop]
+        if (found := cache.get(key)) is not None:
+            self._resume_from(stop)
+            return found
+        result = parse()
+        if result is not None and self._current_token.span.start >= stop:
+            cache[key] = result
+        return result
+
+
+def parse_module(text: str, source: str = "<text>") -> ModuleOp:
+    """A module from its text, verified.
+
+    Raises:
+        IRError: with file, line and column of a syntax error, or with the op that does not verify.
+    """
+    # xDSL keeps the names of resources in the process-wide Builtin object and would rename those met before
+    Builtin.get_interface(OpAsmDialectInterface)._blob_storage.clear()  # type: ignore[union-attr]
+    context = Context()
+    load_dialects(context)
+    try:
+        module = _CachingParser(context, text, source).parse_module()
+    except ParseError as error:
+        raise IRError(_parse_message(error, source)) from None
+    except VerifyException as error:
+        raise IRError(f"{source}: {str(error).splitlines()[0]}") from None
+    return module
+
+
+def _parse_message(error: ParseError, source: str) -> str:
+    content = error.span.input.content
+    before = content[: error.span.start]
+    line, column = before.count("\n") + 1, error.span.start - (before.rfind("\n") + 1) + 1
+    shown = content.splitlines()[line - 1][:160] if content else ""
+    return f"{source}:{line}:{column}: {error.msg}\n    {shown}"
