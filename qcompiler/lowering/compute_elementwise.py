@@ -1,0 +1,217 @@
+"""Kernels that compute each element on its own: the borders to float, sum, product, table.
+
+Shapes are those of the views; operands broadcast as in numpy. Every kernel writes the interior of its output alone.
+An operand that is a numpy array becomes a constant of the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from tvm import tirx
+
+from qcompiler.lowering.program import Kernel
+from qcompiler.lowering.requantize import requantize_constants, requantize_expression
+from qcompiler.lowering.schedule_generic import (
+    Access,
+    Elementwise,
+    KernelBuilder,
+    broadcast,
+    schedule_elementwise,
+    target_rules,
+)
+from qcompiler.lowering.tir import Buffer, Expr, int32, load, splat, vector
+from qcompiler.lowering.view import View
+from qcompiler.lowering.workload import Requantize
+from qcompiler.targets.spec import TargetSpec
+
+Scalar = int | float
+
+_MAGIC = 12582912.0
+"""1.5 * 2^23: adding it to a float32 of magnitude below 2^22 rounds to an integer, half to even."""
+_MAGIC_BITS = 0x4B400000
+
+
+def quantize_kernel(
+    x: View,
+    y: View,
+    scale: np.ndarray | float,
+    zero_point: np.ndarray | int,
+    limits: tuple[int, int],
+    spec: TargetSpec,
+    *,
+    axis: int | None = None,
+    perm: Sequence[int] | None = None,
+) -> Kernel:
+    """Float32 to stored integers, `qcompiler.arithmetic.affine.quantize`.
+
+    Axis `i` of `y` is axis `perm[i]` of `x`; without `perm` the axes are the same. `scale` and `zero_point` are
+    scalars, or vectors along `axis` of `y`. `limits` are the smallest and largest stored integer.
+    """
+    builder = KernelBuilder(spec)
+    source = builder.operand(x).permuted(perm or range(len(x.shape)))
+    scales = _along(builder, np.asarray(scale, np.float32), axis, y)
+    zero_points = _along(builder, np.asarray(zero_point, np.float32), axis, y)
+
+    def body(operands: list[Expr], lanes: int) -> Expr:
+        value, *parameters = operands
+        divisor, zero = _parameters([scales, zero_points], parameters, "float32", lanes)
+        # The bounds are integers, so clamping before rounding gives what clamping the rounded value would. The
+        # comparison in max is false for NaN, which leaves the bound.
+        real = tirx.max(value / divisor, splat(float(limits[0]), "float32", lanes) - zero)
+        real = tirx.min(real, splat(float(limits[1]), "float32", lanes) - zero)
+        bits = tirx.reinterpret(vector("int32", lanes), real + splat(_MAGIC, "float32", lanes))
+        stored = bits - splat(_MAGIC_BITS, "int32", lanes) + zero.astype(vector("int32", lanes))
+        return stored.astype(vector(y.dtype, lanes))
+
+    return _elementwise(
+        builder, "quantize", y, [source, scales, zero_points], body, lanes=builder.lanes("float32")
+    )
+
+
+def dequantize_kernel(
+    x: View,
+    y: View,
+    scale: np.ndarray | float,
+    zero_point: np.ndarray | int,
+    spec: TargetSpec,
+    *,
+    axis: int | None = None,
+    perm: Sequence[int] | None = None,
+) -> Kernel:
+    """Stored integers to float32, `qcompiler.arithmetic.affine.dequantize`; `axis` and `perm` as in `quantize_kernel`."""
+    builder = KernelBuilder(spec)
+    source = builder.operand(x).permuted(perm or range(len(x.shape)))
+    scales = _along(builder, np.asarray(scale, np.float32), axis, y)
+    zero_points = _along(builder, np.asarray(zero_point, np.float32), axis, y)
+
+    def body(operands: list[Expr], lanes: int) -> Expr:
+        value, *parameters = operands
+        factor, zero = _parameters([scales, zero_points], parameters, "float32", lanes)
+        difference = value.astype(vector("int32", lanes)) - zero.astype(vector("int32", lanes))
+        return difference.astype(vector("float32", lanes)) * factor
+
+    return _elementwise(
+        builder, "dequantize", y, [source, scales, zero_points], body, lanes=builder.lanes("float32")
+    )
+
+
+def add_kernel(
+    a: View | np.ndarray,
+    b: View | np.ndarray,
+    y: View,
+    zero_points: tuple[int, int, int],
+    parameters: tuple[int, int, int],
+    clamp: tuple[int, int],
+    spec: TargetSpec,
+) -> Kernel:
+    """Sum or difference, `qcompiler.arithmetic.elementwise.add`.
+
+    `zero_points` are those of `a`, `b` and `y`; `parameters` are `A`, `B` and the shift of `add_parameters`.
+    """
+    zero_a, zero_b, zero_y = zero_points
+    factor_a, factor_b, shift = parameters
+    wide = "int32" if all(np.dtype(str(v.dtype)).itemsize == 1 for v in (a, b)) else "int64"
+    # With |A|, |B| <= 2^21 - 1 and 8-bit operands every partial sum fits int32 in this order, too.
+    offset = (1 << (shift - 1)) - zero_a * factor_a - zero_b * factor_b
+
+    def body(operands: list[Expr], lanes: int) -> Expr:
+        left, right = (operand.astype(vector(wide, lanes)) for operand in operands)
+        acc = left * splat(factor_a, wide, lanes) + right * splat(factor_b, wide, lanes)
+        acc = ((acc + splat(offset, wide, lanes)) >> splat(shift, wide, lanes)) + splat(zero_y, wide, lanes)
+        return _clamped(acc, clamp, wide, lanes).astype(vector(y.dtype, lanes))
+
+    builder = KernelBuilder(spec)
+    return _elementwise(
+        builder, "add", y, _broadcast_operands(builder, [a, b], y), body, lanes=builder.lanes(wide)
+    )
+
+
+def mul_kernel(
+    a: View | np.ndarray,
+    b: View | np.ndarray,
+    y: View,
+    zero_points: tuple[int, int],
+    requantize: Requantize,
+    spec: TargetSpec,
+) -> Kernel:
+    """Product, `qcompiler.arithmetic.elementwise.mul`; `zero_points` are those of `a` and `b`."""
+    constants = [constant[0].item() for constant in requantize_constants(requantize, 1)]
+    kind = "float32" if requantize.rounding == "fp32" else "int32"
+
+    def body(operands: list[Expr], lanes: int) -> Expr:
+        left, right = (
+            operand.astype(vector("int32", lanes)) - splat(zero, "int32", lanes)
+            for operand, zero in zip(operands, zero_points, strict=True)
+        )
+        parameters = [splat(constant, kind, lanes) for constant in constants]
+        stored = requantize_expression(left * right, parameters, requantize, lanes)
+        return stored.astype(vector(y.dtype, lanes))
+
+    builder = KernelBuilder(spec)
+    return _elementwise(
+        builder, "mul", y, _broadcast_operands(builder, [a, b], y), body, lanes=builder.lanes("int32")
+    )
+
+
+def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec) -> Kernel:
+    """Table look-up, `qcompiler.arithmetic.table.apply_table`: `table[x - qmin]`, 256 entries of `y`'s dtype."""
+    builder = KernelBuilder(spec)
+    source = builder.operand(x)
+    vectorized = target_rules(spec).get("lut")
+    if vectorized and (found := vectorized(table, x.dtype, spec)):
+        arrays, lanes, look_up = found
+        tables = [builder.constant(array) for array in arrays]
+        return _elementwise(
+            builder, "lut", y, [source], lambda v, n: look_up(v[0], tables, n), lanes=lanes, tables=tables
+        )
+    entries = builder.constant(table)
+    lowest = np.iinfo(x.dtype).min
+
+    def body(operands: list[Expr], lanes: int) -> Expr:
+        return load(entries, operands[0].astype("int32") - int32(lowest))
+
+    return _elementwise(builder, "lut", y, [source], body, lanes=1, tables=[entries])
+
+
+def _elementwise(
+    builder: KernelBuilder,
+    op: str,
+    y: View,
+    operands: Sequence[Access | Scalar],
+    body: Callable[[list[Expr], int], Expr],
+    *,
+    lanes: int,
+    tables: Sequence[Buffer] = (),
+) -> Kernel:
+    inputs = tuple(operand for operand in operands if isinstance(operand, Access))
+    problem = Elementwise(y.shape, inputs, builder.output(y), body, lanes, tuple(tables))
+    return builder.kernel(op, [schedule_elementwise(problem)])
+
+
+def _broadcast_operands(
+    builder: KernelBuilder, operands: Sequence[View | np.ndarray], y: View
+) -> list[Access]:
+    return [broadcast(builder.operand(operand), operand.shape, y.shape) for operand in operands]
+
+
+def _along(builder: KernelBuilder, values: np.ndarray, axis: int | None, y: View) -> Access | Scalar:
+    """Values along an axis of `y` as an operand; a scalar stays a number in the code."""
+    if axis is None or values.ndim == 0:
+        return values.item()
+    strides = [0] * len(y.shape)
+    strides[axis] = 1
+    return Access(builder.constant(values), 0, tuple(strides))
+
+
+def _parameters(
+    declared: Sequence[Access | Scalar], operands: Sequence[Expr], dtype: str, lanes: int
+) -> Iterator[Expr]:
+    """An expression for each result of `_along`: the next operand, or the number in all lanes."""
+    remaining = iter(operands)
+    return (next(remaining) if isinstance(p, Access) else splat(p, dtype, lanes) for p in declared)
+
+
+def _clamped(value: Expr, clamp: tuple[int, int], dtype: str, lanes: int) -> Expr:
+    return tirx.min(tirx.max(value, splat(clamp[0], dtype, lanes)), splat(clamp[1], dtype, lanes))

@@ -1,0 +1,305 @@
+"""Kernels that compute every element on its own: loop nests over strided buffers, and the rules that schedule them.
+
+An `Elementwise` says what to compute: the extents of a loop nest, how it walks each buffer, and the expression for
+one element or one vector of them. Rules turn it into a tile of TIR; they stand in `RULES` in the order they are
+tried, and the last one always applies. Nothing reads or writes outside the tensors: where an extent is no multiple of
+the vector, the last vector overlaps the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+
+import numpy as np
+from tvm import tirx
+from tvm.tirx import Broadcast
+
+from qcompiler.lowering.program import Kernel
+from qcompiler.lowering.tir import (
+    Buffer,
+    Expr,
+    Stmt,
+    Tile,
+    buffer,
+    function,
+    int32,
+    load,
+    shuffle,
+    store,
+)
+from qcompiler.lowering.view import View, row_major
+from qcompiler.targets.spec import TargetSpec
+
+_BLOCK = 16
+"""Rows and columns of the blocks that are transposed in registers."""
+_INTERLEAVED = 4
+"""Most channels that one shuffle interleaves."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """A buffer as a loop nest walks it: element `origin + sum(index * stride)`."""
+
+    buffer: Buffer
+    origin: int
+    strides: tuple[int, ...]
+
+    @staticmethod
+    def of(buffer: Buffer, view: View) -> Access:
+        return Access(buffer, view.origin, view.strides)
+
+    def permuted(self, axes: Sequence[int]) -> Access:
+        """Axis `i` of the result is axis `axes[i]` of this access."""
+        return Access(self.buffer, self.origin, tuple(self.strides[axis] for axis in axes))
+
+    def offset(self, indices: Sequence[Expr]) -> Expr:
+        terms = [index * stride for index, stride in zip(indices, self.strides, strict=True) if stride]
+        return sum(terms, int32(self.origin))
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """`output[i] = body([input[i] for each input], lanes)` for all indices `i` below `extents`."""
+
+    extents: tuple[int, ...]
+    inputs: tuple[Access, ...]
+    output: Access
+    body: Callable[[list[Expr], int], Expr]
+    """From one expression of `lanes` lanes for each input to one of as many lanes."""
+    lanes: int
+    """Elements a vector holds in the widest type `body` computes in."""
+    tables: tuple[Buffer, ...] = ()
+    """Further buffers that `body` reads."""
+
+    @property
+    def reads(self) -> list[Buffer]:
+        distinct: list[Buffer] = []
+        for source in (*(access.buffer for access in self.inputs), *self.tables):
+            if not any(source.same_as(other) for other in distinct):
+                distinct.append(source)
+        return distinct
+
+    def merged(self) -> Elementwise:
+        """The same with as few axes as possible, ordered by the output's strides, largest first."""
+        accesses = [self.output, *self.inputs]
+        axes = [axis for axis, extent in enumerate(self.extents) if extent != 1]
+        axes.sort(key=lambda axis: -abs(self.output.strides[axis]))
+        extents: list[int] = []
+        strides: list[tuple[int, ...]] = []
+        for axis in axes:
+            steps = tuple(access.strides[axis] for access in accesses)
+            extent = self.extents[axis]
+            if extents and strides[-1] == tuple(step * extent for step in steps):
+                extents[-1] *= extent
+                strides[-1] = steps
+            else:
+                extents.append(extent)
+                strides.append(steps)
+        if not extents:
+            extents, strides = [1], [(1,) * len(accesses)]
+        merged = [
+            Access(access.buffer, access.origin, tuple(steps[i] for steps in strides))
+            for i, access in enumerate(accesses)
+        ]
+        return Elementwise(tuple(extents), tuple(merged[1:]), merged[0], self.body, self.lanes, self.tables)
+
+
+Rule = Callable[[Elementwise], "Tile | None"]
+"""Schedules a merged problem, or returns None where it does not apply."""
+
+
+def rows(problem: Elementwise) -> Tile | None:
+    """Vectors along the last axis, which all operands walk one by one or not at all."""
+    if problem.output.strides[-1] != 1 or any(access.strides[-1] not in (0, 1) for access in problem.inputs):
+        return None
+    return _along_last_axis("rows", problem, _power_of_two(min(problem.lanes, problem.extents[-1])))
+
+
+def blocks(problem: Elementwise) -> Tile | None:
+    """Register transposes: the one input is contiguous along another axis than the output."""
+    if len(problem.inputs) != 1 or problem.output.strides[-1] != 1 or 1 not in problem.inputs[0].strides[:-1]:
+        return None
+    x, y = problem.inputs[0], problem.output
+    across = x.strides.index(1)
+    height, width = problem.extents[-1], problem.extents[across]
+    # A few interleaved channels are loaded or stored together with their neighbours.
+    flat_in = width <= _INTERLEAVED and x.strides[-1] == width
+    flat_out = height <= _INTERLEAVED and y.strides[across] == height
+    h = height if flat_out else _power_of_two(min(_BLOCK, height))
+    w = width if flat_in else _power_of_two(min(_BLOCK, width))
+    early = _item_bytes(y) <= _item_bytes(x)
+
+    def body(*indices: Expr) -> list[Stmt]:
+        indices = (
+            *indices[:across],
+            _start(indices[across], w, width),
+            *indices[across + 1 : -1],
+            _start(indices[-1], h, height),
+        )
+        x_start, y_start = x.offset(indices), y.offset(indices)
+        apply_early = (lambda v, n: problem.body([v], n)) if early else (lambda v, n: v)
+        apply_late = (lambda v, n: v) if early else (lambda v, n: problem.body([v], n))
+        dtype = str((y if early else x).buffer.dtype)
+        statements: list[Stmt] = []
+
+        def keep(value: Expr, lanes: int) -> Expr:
+            local = tile.local(lanes, dtype)
+            statements.append(store(local, 0, value, lanes))
+            return load(local, 0, lanes)
+
+        if flat_in:
+            vectors = [keep(apply_early(load(x.buffer, x_start, w * h), w * h), w * h)]
+        else:
+            vectors = [
+                keep(apply_early(load(x.buffer, x_start + r * x.strides[-1], w), w), w) for r in range(h)
+            ]
+        if flat_out:
+            order = [r * w + c for c in range(w) for r in range(h)]
+            columns = [(0, shuffle(vectors, order), w * h)]
+        elif flat_in:
+            columns = [
+                (c * y.strides[across], shuffle(vectors, [r * w + c for r in range(h)]), h) for c in range(w)
+            ]
+        else:
+            columns = _transposed(vectors, w, y.strides[across], keep)
+        for offset, value, lanes in columns:
+            statements.append(store(y.buffer, y_start + offset, apply_late(value, lanes), lanes))
+        return statements
+
+    loops = {f"i{axis}": extent for axis, extent in enumerate(problem.extents)}
+    loops[f"i{across}"] = -(-width // w)
+    loops[f"i{len(loops) - 1}"] = -(-height // h)
+    tile = Tile("blocks", loops, body, problem.reads, [y.buffer])
+    return tile
+
+
+def elements(problem: Elementwise) -> Tile:
+    """One element at a time, for any strides."""
+    return _along_last_axis("elements", problem, 1)
+
+
+RULES: tuple[Rule, ...] = (rows, blocks, elements)
+
+
+def schedule_elementwise(problem: Elementwise, rules: Sequence[Rule] = RULES) -> Tile:
+    """The tile of the first rule that applies."""
+    merged = problem.merged()
+    return next(filter(None, (rule(merged) for rule in rules)))
+
+
+def target_rules(spec: TargetSpec) -> Mapping[str, Callable]:
+    """`RULES` of the module `elementwise` beside the target's `kernels`; nothing for a target that has none."""
+    name = f"{spec.kernels.rpartition('.')[0]}.elementwise"
+    return import_module(name).RULES if find_spec(name) else {}
+
+
+@dataclass
+class KernelBuilder:
+    """Collects the parameters of a kernel in the order `Kernel` asks for."""
+
+    spec: TargetSpec
+    inputs: list[Buffer] = field(default_factory=list)
+    constants: list[Buffer] = field(default_factory=list)
+    arrays: list[np.ndarray] = field(default_factory=list)
+    outputs: list[Buffer] = field(default_factory=list)
+    scratch: list[Buffer] = field(default_factory=list)
+
+    def operand(self, x: View | np.ndarray) -> Access:
+        """An activation that the kernel reads, or a constant array with the strides of its shape."""
+        if isinstance(x, np.ndarray):
+            return Access(self.constant(x), 0, row_major(x.shape))
+        self.inputs.append(buffer(f"x{len(self.inputs)}", x.physical_shape, x.dtype))
+        return Access.of(self.inputs[-1], x)
+
+    def constant(self, array: np.ndarray) -> Buffer:
+        array = np.ascontiguousarray(array)
+        self.arrays.append(array)
+        self.constants.append(buffer(f"c{len(self.constants)}", array.shape or (1,), str(array.dtype)))
+        return self.constants[-1]
+
+    def output(self, y: View) -> Access:
+        self.outputs.append(buffer(f"y{len(self.outputs)}", y.physical_shape, y.dtype))
+        return Access.of(self.outputs[-1], y)
+
+    def lanes(self, dtype: str) -> int:
+        """Elements of `dtype` in a vector register."""
+        return self.spec.vector_bytes // np.dtype(dtype).itemsize
+
+    def kernel(self, op: str, tiles: Sequence[Tile]) -> Kernel:
+        """The kernel that runs `tiles`; its rule is named after the op and the rules of its tiles."""
+        parameters = [*self.inputs, *self.constants, *self.outputs, *self.scratch]
+        names = dict.fromkeys(tile.name for tile in tiles)
+        shapes = tuple((tuple(int(n) for n in b.shape), str(b.dtype)) for b in self.scratch)
+        schedule = function(parameters, tiles)
+        return Kernel(schedule.mod["main"], f"{op}.{'+'.join(names)}", tuple(self.arrays), shapes)
+
+
+def broadcast(access: Access, shape: Sequence[int], to: Sequence[int]) -> Access:
+    """The access to an operand of `shape` in a nest over `to`, by numpy's rules of broadcasting."""
+    missing = len(to) - len(shape)
+    strides = (0,) * missing + tuple(
+        0 if extent == 1 else stride for extent, stride in zip(shape, access.strides, strict=True)
+    )
+    return Access(access.buffer, access.origin, strides)
+
+
+def _along_last_axis(name: str, problem: Elementwise, lanes: int) -> Tile:
+    *outer, last = problem.extents
+    y = problem.output
+
+    def body(*indices: Expr) -> list[Stmt]:
+        indices = (*indices[:-1], _start(indices[-1], lanes, last))
+        operands = []
+        for access in problem.inputs:
+            if access.strides[-1] == 0 and lanes > 1:
+                operands.append(Broadcast(load(access.buffer, access.offset(indices)), lanes))
+            else:
+                operands.append(load(access.buffer, access.offset(indices), lanes))
+        return [store(y.buffer, y.offset(indices), problem.body(operands, lanes), lanes)]
+
+    loops = {f"i{axis}": extent for axis, extent in enumerate((*outer, -(-last // lanes)))}
+    return Tile(name, loops, body, problem.reads, [y.buffer])
+
+
+def _transposed(
+    vectors: list[Expr], width: int, step: int, keep: Callable[[Expr, int], Expr]
+) -> list[tuple[int, Expr, int]]:
+    """The columns of a matrix given as rows of `width`: offset (columns `step` apart), value and lanes of each piece.
+
+    Interleaving the first half of the rows with the second doubles the distance between neighbours of a row; after
+    log2(rows) rounds they are a column apart.
+    """
+    height = len(vectors)
+    low = [j for i in range(width // 2) for j in (i, width + i)]
+    high = [j + width // 2 for j in low]
+    for _ in range(height.bit_length() - 1):
+        pairs = [(vectors[i], vectors[i + height // 2]) for i in range(height // 2)]
+        vectors = [keep(shuffle(pair, order), width) for pair in pairs for order in (low, high)]
+    piece = min(width, height)
+    columns = []
+    for start in range(0, width * height, piece):
+        vector, lane = divmod(start, width)
+        value = vectors[vector]
+        if piece < width:
+            value = shuffle([value], range(lane, lane + piece))
+        columns.append((start // height * step + start % height, value, piece))
+    return columns
+
+
+def _start(index: Expr, size: int, extent: int) -> Expr:
+    """Where piece `index` of `size` starts; the last one overlaps where `extent` is no multiple."""
+    if extent <= size:
+        return int32(0)
+    return index * size if extent % size == 0 else tirx.min(index * size, int32(extent - size))
+
+
+def _power_of_two(value: int) -> int:
+    """The largest power of two not above `value`."""
+    return 1 << (value.bit_length() - 1)
+
+
+def _item_bytes(access: Access) -> int:
+    return np.dtype(str(access.buffer.dtype)).itemsize
