@@ -94,7 +94,7 @@ def _stored_scale(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(degenerate, 1.0, scale).astype(np.float32), degenerate
 
 
-def along_axis(values: np.ndarray | float, axis: int | None, rank: int) -> np.ndarray:
+def along_axis(values: np.ndarray | np.generic | float, axis: int | None, rank: int) -> np.ndarray:
     """A scalar, or a vector reshaped to broadcast along `axis` of a tensor of that rank.
 
     With `axis` None the values are returned as they are and follow numpy's broadcasting.

@@ -15,13 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-Layout = Literal["NCHW", "NHWC"]
-"""Order of activations for any number of spatial axes: channels second, or channels last."""
+from qcompiler.arithmetic.windows import Layout, channels_first, pad_spatial, sliding_windows
 
 _EXACT_FLOAT32 = 1 << 24
 _EXACT_FLOAT64 = 1 << 53
@@ -130,18 +127,16 @@ def conv_acc(
         raise ValueError(
             f"activations {x.shape} ({w.layout}) do not fit weights {w.shape} in {w.group} groups"
         )
-    if w.layout == "NHWC":
-        x = np.moveaxis(x, -1, 1)
-    kernel = w.shape[2:]
+    x = channels_first(x, w.layout)
     offset = w.plan.sums.reshape(-1) * (_centre(x.dtype) - int(x_zero_point))
     if bias is not None:
         offset = offset + bias
     # Out of int32 only by what the sum itself leaves out: int32 additions below are modulo 2^32.
     offset = offset.astype(np.int32)
-    padded = _pad(_centred(x), pads, pad_value - _centre(x.dtype))
+    padded = pad_spatial(_centred(x), pads, pad_value - _centre(x.dtype))
     if w.tapwise:
         return _tapwise(padded, w, strides, dilations, offset)
-    return _by_matrix(_windows(padded, kernel, strides, dilations), w, offset)
+    return _by_matrix(sliding_windows(padded, w.shape[2:], strides, dilations), w, offset)
 
 
 def matmul_acc(
@@ -164,7 +159,7 @@ def matmul_acc(
     offset = b.plan.sums * (_centre(a.dtype) - int(a_zero_point))
     if bias is not None:
         offset = offset + bias
-    acc = _product(b.plan, _centred(a), channels_first=False)
+    acc = _product(b.plan, _centred(a), columns=False)
     acc += offset.astype(np.int32)[..., None, :]
     return acc
 
@@ -231,54 +226,21 @@ def _reduction_plan(matrix: np.ndarray, x_dtype: np.dtype | type) -> ReductionPl
     return ReductionPlan(matrix.astype(np.float64), (length,), sums)
 
 
-def _product(plan: ReductionPlan, x: np.ndarray, channels_first: bool) -> np.ndarray:
-    """int32 `[..., OC, P]` for `x [..., K, P]` if channels first, else `[..., P, OC]` for `x [..., P, K]`."""
+def _product(plan: ReductionPlan, x: np.ndarray, columns: bool) -> np.ndarray:
+    """int32 `[..., OC, P]` for `x [..., K, P]` if `columns`, else `[..., P, OC]` for `x [..., P, K]`."""
     x = x.astype(plan.matrix.dtype, copy=False)
-    acc = None
-    begin = 0
-    for end in plan.cuts:
-        matrix = plan.matrix[..., begin:end]
-        if channels_first:
-            part = matrix @ x[..., begin:end, :]
-        else:
-            part = x[..., begin:end] @ np.swapaxes(matrix, -1, -2)
-        # float64 sums may leave int32 where activations centred elsewhere would not: wrap through int64.
-        part = part.astype(np.int32) if part.dtype == np.float32 else part.astype(np.int64).astype(np.int32)
-        acc = part if acc is None else np.add(acc, part, out=acc)
-        begin = end
-    return acc
+    begins = (0, *plan.cuts[:-1])
+    pieces = [_piece(plan.matrix, x, slice(*ends), columns) for ends in zip(begins, plan.cuts, strict=True)]
+    for piece in pieces[1:]:
+        pieces[0] += piece
+    return pieces[0]
 
 
-def _pad(x: np.ndarray, pads: Sequence[int], value: int) -> np.ndarray:
-    """Pad the spatial axes of `x [N, C, *spatial]`, keeping the order of its axes in memory."""
-    rank = x.ndim - 2
-    if len(pads) != 2 * rank:
-        raise ValueError(f"{rank} spatial axes need {2 * rank} pads, not {len(pads)}")
-    if not any(pads):
-        return x
-    shape = [*x.shape[:2], *(x.shape[2 + i] + pads[i] + pads[rank + i] for i in range(rank))]
-    order = np.argsort([-abs(s) for s in x.strides], kind="stable")
-    padded = np.full([shape[i] for i in order], value, x.dtype).transpose(np.argsort(order))
-    padded[(..., *(slice(pads[i], pads[i] + x.shape[2 + i]) for i in range(rank)))] = x
-    return padded
-
-
-def _windows(
-    x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> np.ndarray:
-    """View `[N, C, *kernel, *out]` of padded `x [N, C, *spatial]`."""
-    rank = len(kernel)
-    if not len(strides) == len(dilations) == rank:
-        raise ValueError(
-            f"{rank} spatial axes need {rank} strides and dilations, not {strides} and {dilations}"
-        )
-    out = [(x.shape[2 + i] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(rank)]
-    if min(out) < 1:
-        raise ValueError(f"the kernel {tuple(kernel)} does not fit the padded input {x.shape[2:]}")
-    steps = [x.strides[2 + i] * dilations[i] for i in range(rank)]
-    moves = [x.strides[2 + i] * strides[i] for i in range(rank)]
-    shape = (*x.shape[:2], *kernel, *out)
-    return as_strided(x, shape, (*x.strides[:2], *steps, *moves), writeable=False)
+def _piece(matrix: np.ndarray, x: np.ndarray, part: slice, columns: bool) -> np.ndarray:
+    matrix = matrix[..., part]
+    sums = matrix @ x[..., part, :] if columns else x[..., part] @ np.swapaxes(matrix, -1, -2)
+    # float64 sums may leave int32 where those of differently centred activations would not: wrap them.
+    return sums.astype(np.int32) if sums.dtype == np.float32 else sums.astype(np.int64).astype(np.int32)
 
 
 def _by_matrix(windows: np.ndarray, w: ConvWeights, offset: np.ndarray) -> np.ndarray:
@@ -292,13 +254,13 @@ def _by_matrix(windows: np.ndarray, w: ConvWeights, offset: np.ndarray) -> np.nd
         columns = windows.astype(w.plan.matrix.dtype, order="C").reshape(
             batch, w.group, -1, int(np.prod(out))
         )
-        acc = _product(w.plan, columns, channels_first=True).reshape(batch, w.shape[0], *out)
+        acc = _product(w.plan, columns, columns=True).reshape(batch, w.shape[0], *out)
         acc += offset.reshape(-1, *[1] * rank)
         return acc
     # [N, group, C, *kernel, *out] -> [N, group, *out, *kernel, C]
     axes = (0, 1, *range(3 + rank, 3 + 2 * rank), *range(3, 3 + rank), 2)
     rows = windows.transpose(axes).astype(w.plan.matrix.dtype, order="C")
-    acc = _product(w.plan, rows.reshape(batch, w.group, int(np.prod(out)), -1), channels_first=False)
+    acc = _product(w.plan, rows.reshape(batch, w.group, int(np.prod(out)), -1), columns=False)
     acc = acc[:, 0] if w.group == 1 else np.moveaxis(acc, 1, 2)
     acc = acc.reshape(batch, *out, w.shape[0])
     acc += offset
@@ -313,7 +275,7 @@ def _tapwise(
     rank = len(kernel)
     batch, channels = x.shape[:2]
     multiplier = w.shape[0] // channels
-    out = _windows(x, kernel, strides, dilations).shape[2 + rank :]
+    out = sliding_windows(x, kernel, strides, dilations).shape[2 + rank :]
     taps = w.plan.matrix.reshape(channels, multiplier, *kernel, *[1] * rank)
     offset = offset.reshape(channels, multiplier, *[1] * rank)
     if w.layout == "NCHW":
@@ -325,7 +287,9 @@ def _tapwise(
     block = max(1, _TAP_BLOCK // (batch * multiplier * int(np.prod(out))))
     for begin in range(0, channels, block):
         part = slice(begin, begin + block)
-        windows = _windows(x[:, part].astype(np.float32, order="C"), kernel, strides, dilations)[:, :, None]
+        windows = sliding_windows(x[:, part].astype(np.float32, order="C"), kernel, strides, dilations)[
+            :, :, None
+        ]
         total = np.zeros((batch, windows.shape[1], multiplier, *out), np.float32)
         product = np.empty_like(total)
         for tap in np.ndindex(*kernel):

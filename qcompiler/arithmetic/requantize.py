@@ -127,13 +127,13 @@ def requantize(
     if rounding == "fixed":
         mantissa, shift = multiplier_fixed(multiplier)
         mantissa, shift = along_axis(mantissa, axis, acc.ndim), along_axis(shift, axis, acc.ndim)
-        y = acc.astype(np.int64) * mantissa
+        y = np.asarray(acc.astype(np.int64) * mantissa)
         y += np.int64(1) << (shift - 1)
         y >>= shift
     elif rounding == "fixed2":
         mantissa, shift = multiplier_fixed2(multiplier)
         mantissa, shift = along_axis(mantissa, axis, acc.ndim), along_axis(shift, axis, acc.ndim)
-        y = acc.astype(np.int64) * mantissa
+        y = np.asarray(acc.astype(np.int64) * mantissa)
         y += 1 << 30
         y >>= 31
         np.clip(y, INT32_MIN, INT32_MAX, out=y)
