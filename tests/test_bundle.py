@@ -282,6 +282,16 @@ def test_library_for_another_machine(contents, tmp_path, monkeypatch):
         bundle.run(inputs())
 
 
+def test_cpu_that_lacks_a_feature(contents, tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text("processor : 0\nflags\t\t: sse2 avx2\n")
+    monkeypatch.setattr("qcompiler.bundle.runtime.CPUINFO", tmp_path / "cpuinfo")
+    bundle = write_bundle(tmp_path / "net", replace(contents, cpu_flags=("avx2", "avx512f")))
+    with pytest.raises(BundleError, match=r"needs the CPU features avx512f, which this machine lacks"):
+        bundle.run(inputs())
+    (tmp_path / "cpuinfo").unlink()
+    assert (bundle.run(inputs())["y"] == expected(inputs())["y"]).all()
+
+
 def listing(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
 

@@ -208,6 +208,27 @@ def test_hoist_takes_large_allocations_only():
 
 
 @T.prim_func(s_tir=True)
+def tile(X: T.Buffer((320,), "float32"), Y: T.Buffer((320,), "float32")):
+    with T.sblock("tile"):
+        A = T.sblock_alloc_buffer((320,), "float32", scope="local")
+        for i in T.unroll(20):
+            A[T.ramp(i * 16, 1, 16)] = X[T.ramp(i * 16, 1, 16)]
+        for _ in range(7):
+            for j in T.unroll(20):
+                A[T.ramp(j * 16, 1, 16)] = A[T.ramp(j * 16, 1, 16)] * X[T.ramp(j * 16, 1, 16)]
+        for i in T.unroll(20):
+            Y[T.ramp(i * 16, 1, 16)] = A[T.ramp(i * 16, 1, 16)]
+
+
+def test_large_local_tiles_stay_on_the_stack():
+    buffers = {name: Buffer(name, (320,), "float32") for name in "xy"}
+    program = Program(buffers, ["x"], ["y"], [Step(Kernel(tile, "tile"), ("x",), ("y",), "node")])
+    built = build_object(program, {**TARGET, "mcpu": "skylake-avx512"})
+    assert built.plan.arena_bytes == 0
+    assert b"TVMBackend" not in built.object_code
+
+
+@T.prim_func(s_tir=True)
 def multiply_add(
     X: T.Buffer((64,), "float32"),
     M: T.Buffer((64,), "float32"),

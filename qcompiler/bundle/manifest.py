@@ -101,6 +101,8 @@ class Manifest:
     buffers: Mapping[str, BufferInfo]
     values: Mapping[str, ValueInfo]
     files: Mapping[str, str]
+    cpu_flags: tuple[str, ...] = ()
+    """CPU features that the code needs, as `/proc/cpuinfo` names them."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What the caller of `write_bundle` wants to keep: source model, options, scores."""
 

@@ -16,6 +16,8 @@ import numpy as np
 from ..errors import BundleError
 from .manifest import MANIFEST, WEIGHTS, Manifest, TensorInfo
 
+CPUINFO = Path("/proc/cpuinfo")
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -136,6 +138,12 @@ class Bundle:
 
     @cached_property
     def _library(self) -> ctypes.CDLL:
+        available = _cpu_flags()
+        if available is not None and (lacking := sorted(set(self.manifest.cpu_flags) - available)):
+            raise BundleError(
+                f"{self.path} needs the CPU features {', '.join(lacking)}, which this machine lacks; "
+                f"it was compiled for {dict(self.manifest.target)}, compile the model for this machine"
+            )
         try:
             return ctypes.CDLL(str((self.path / self.manifest.library).absolute()))
         except OSError as error:
@@ -192,6 +200,16 @@ class Bundle:
     def _aligned_zeros(self, tensor: TensorInfo) -> np.ndarray:
         data = aligned_zeros(tensor.nbytes, self.manifest.alignment)
         return data.view(tensor.dtype).reshape(tensor.shape)
+
+
+def _cpu_flags() -> set[str] | None:
+    """Features of this machine's CPU, None where the system does not tell."""
+    try:
+        text = CPUINFO.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    lines = (line.partition(":") for line in text.splitlines())
+    return next((set(value.split()) for key, _, value in lines if key.strip() in ("flags", "Features")), None)
 
 
 def _pointers(arrays: Sequence[np.ndarray]) -> ctypes.Array:

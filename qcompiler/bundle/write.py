@@ -25,7 +25,8 @@ class BundleContents:
     """What `write_bundle` writes.
 
     `inputs` and `outputs` describe the program's inputs and outputs in its order. `files` maps further names
-    (relative, with `/`) to their content or to a file to copy; `metadata` is kept in the manifest as it is.
+    (relative, with `/`) to their content or to a file to copy; `cpu_flags` and `metadata` go to the
+    manifest as they are.
     """
 
     program: Program
@@ -35,6 +36,7 @@ class BundleContents:
     outputs: tuple[TensorInfo, ...]
     values: Mapping[str, ValueInfo] = field(default_factory=dict)
     files: Mapping[str, bytes | str | Path] = field(default_factory=dict)
+    cpu_flags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -152,5 +154,6 @@ def _manifest(contents: BundleContents) -> Manifest:
         },
         values=contents.values,
         files={},
+        cpu_flags=contents.cpu_flags,
         metadata=contents.metadata,
     )

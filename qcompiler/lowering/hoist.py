@@ -1,7 +1,8 @@
 """Large temporaries of a kernel become parameters, so that the static memory plan can place them.
 
 TVM keeps allocations below 1024 bytes on the stack and turns larger ones into calls of its run-time library
-(`LowerTVMBuiltin`), which a bundle does not have.
+(`LowerTVMBuiltin`), which a bundle does not have. A buffer of storage scope `local`, a register tile, stays
+on the stack whatever its size.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Scratch = tuple[tuple[tuple[int, ...], str], ...]
 
 
 def hoist_allocations(func: PrimFunc) -> tuple[PrimFunc, Scratch]:
-    """Turns allocations of `STACK_LIMIT` bytes or more into trailing parameters.
+    """Turns allocations of `STACK_LIMIT` bytes or more into trailing parameters, unless of scope `local`.
 
     Args:
         func: a PrimFunc whose blocks are already lowered (allocations are `AllocBuffer` statements of
@@ -32,7 +33,7 @@ def hoist_allocations(func: PrimFunc) -> tuple[PrimFunc, Scratch]:
     Raises:
         ValueError: an allocation has a size that is not constant.
     """
-    from tvm.tirx import AllocBuffer, Evaluate, PrimFunc
+    from tvm.tirx import AllocBuffer, Evaluate, IntImm, PrimFunc
     from tvm_ffi import structural_map
 
     hoisted = []
@@ -48,11 +49,13 @@ def hoist_allocations(func: PrimFunc) -> tuple[PrimFunc, Scratch]:
         nbytes = int(np.prod(shape, dtype=np.int64)) * buffer.dtype.itemsize
         if nbytes < STACK_LIMIT:
             return statement
+        if buffer.scope() == "local":
+            return AllocBuffer(buffer, annotations={"disable_lower_builtin": IntImm("bool", 1)})
         hoisted.append((buffer, ((nbytes,), "uint8")))
         return Evaluate(0)
 
     body = structural_map(func.body, (AllocBuffer, visit))
-    if not hoisted:
+    if body.same_as(func.body):
         return func, ()
     rewritten = PrimFunc([*func.params, *(buffer for buffer, _ in hoisted)], body, func.ret_type, func.attrs)
     return rewritten, tuple(scratch for _, scratch in hoisted)
