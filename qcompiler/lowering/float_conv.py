@@ -1,0 +1,201 @@
+"""Float convolutions as products over shifted rows.
+
+The image of one group is copied with its padding into rows of a common pitch; for a stride of `s` the copy holds `s * s`
+images of every `s`-th row and column. Then every weight meets a contiguous stretch of the copy, the output positions of
+all rows are the columns of one product, and the few positions between the rows are computed and never read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import tvm
+from tvm import te, tirx
+from tvm.relax import BlockBuilder
+from tvm.s_tir import SBlock
+from tvm.tirx import BufferLoad
+
+from .float_gemm import Product, choose_tile, emit_product
+from .float_loops import Axis, Nest, Stmt, Var, emit, index, loads, sequence, serial
+
+if TYPE_CHECKING:
+    from .float_schedule import FloatFunction
+
+CONV = "qcompiler.conv"
+"""Annotation of a convolution's block: the fields of `ConvShape` in order."""
+
+OUT_ELEMENTWISE_FUSABLE = 4
+"""TVM's operator pattern `kOutEWiseFusable`."""
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """A convolution over one or two axes; one axis has `h = kh = 1`. Channels are per group."""
+
+    n: int
+    groups: int
+    ic: int
+    oc: int
+    h: int
+    w: int
+    kh: int
+    kw: int
+    oh: int
+    ow: int
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    top: int
+    left: int
+
+
+def legalize_conv(builder: BlockBuilder, call: tvm.ir.Call) -> tvm.ir.Expr:
+    """Turns relax `nn.conv1d` and `nn.conv2d` in ONNX's layouts into one annotated block."""
+    x, w = call.args
+    attrs = call.attrs
+    one = len(attrs.strides) == 1
+    begin, end = list(attrs.padding)[: len(attrs.strides)], list(attrs.padding)[len(attrs.strides) :]
+    x_shape, w_shape = [[int(d) for d in v.ty.shape] for v in (x, w)]
+    strides, dilations = [int(s) for s in attrs.strides], [int(d) for d in attrs.dilation]
+    begin, end = [int(p) for p in begin], [int(p) for p in end]
+    out = [
+        (size + b + e - d * (k - 1) - 1) // s + 1
+        for size, k, b, e, s, d in zip(x_shape[2:], w_shape[2:], begin, end, strides, dilations, strict=True)
+    ]
+    unit = [1] if one else []
+    groups = int(attrs.groups)
+    fields = [x_shape[0], groups, w_shape[1], w_shape[0] // groups, *unit, *x_shape[2:], *unit, *w_shape[2:]]
+    fields += [*unit, *out, *unit, *strides, *unit, *dilations, *[0 for _ in unit], *begin]
+    shape = ConvShape(*fields)
+
+    def compute(x: te.Tensor, w: te.Tensor) -> te.Tensor:
+        channel = te.reduce_axis((0, shape.ic), name="channel")
+        taps = [te.reduce_axis((0, k), name="tap") for k in w_shape[2:]]
+
+        def value(n, o, *position):
+            place = [
+                p * s + t * d - b
+                for p, s, t, d, b in zip(position, strides, taps, dilations, begin, strict=True)
+            ]
+            inside = [c for p, size in zip(place, x_shape[2:], strict=True) for c in (p >= 0, p < size)]
+            pixel = x(n, o // shape.oc * shape.ic + channel, *place)
+            pixel = tirx.if_then_else(tirx.all(*inside), pixel, tirx.const(0, "float32"))
+            return te.sum(pixel * w(o, channel, *taps), axis=[channel, *taps])
+
+        return te.compute((x_shape[0], w_shape[0], *out), value, name="conv", attrs={CONV: fields})
+
+    attrs = {"op_pattern": OUT_ELEMENTWISE_FUSABLE}
+    return builder.call_te(compute, x, w, primfunc_name_hint="conv", primfunc_attrs=attrs)
+
+
+def emit_conv(state: FloatFunction, block: SBlock) -> Stmt:
+    """Code for an annotated block."""
+    shape = ConvShape(*(int(value) for value in block.annotations[CONV]))
+    store = block.body
+    x, w = (
+        state.layout.flat[load.source] for load in loads(store.value) if not load.source.same_as(store.buffer)
+    )
+    image = _Image.of(shape, state.lanes)
+    y, finish = state.accumulator(store.buffer, image.y_strides(len(store.indices)), image.y_pitch)
+    n, g = Var("n", "int64"), Var("g", "int64")
+    plane = shape.h * shape.w
+    first = (n * index(shape.groups) + g) * index(shape.ic * plane)
+    statements = []
+    if image.in_place:
+        source, base = x, first
+    else:
+        source, base = state.temporary((shape.ic * image.channel + state.lanes,), "image"), index(0)
+        statements += [emit(nest, state.lanes) for nest in image.copies(x, first, source)]
+    taps = shape.kh * shape.kw
+    product = Product(
+        rows=shape.oc,
+        columns=image.columns,
+        reduction=((shape.ic, False), (shape.kh, taps <= 9), (shape.kw, shape.kw <= 9)),
+        a=w,
+        b=source,
+        y=y,
+        a_offset=lambda row, k: (
+            ((g * index(shape.oc) + row) * index(shape.ic) + k[0]) * index(taps)
+            + k[1] * index(shape.kw)
+            + k[2]
+        ),
+        b_offset=lambda k, column, _: base + k[0] * index(image.channel) + image.shift(k[1], k[2]) + column,
+        y_offset=lambda row, column: (
+            ((n * index(shape.groups) + g) * index(shape.oc) + row) * index(image.y_pitch) + column
+        ),
+    )
+    statements.append(emit_product(product, choose_tile(shape.oc, image.columns, state.lanes), state.lanes))
+    code = serial([Axis(n, shape.n), Axis(g, shape.groups)], sequence(statements))
+    return sequence([code, *finish])
+
+
+@dataclass(frozen=True)
+class _Image:
+    """The padded copy of one group's image, and the output's positions along its rows."""
+
+    shape: ConvShape
+    phases_h: int
+    phases_w: int
+    rows: int
+    pitch: int
+    columns: int
+    y_pitch: int
+    in_place: bool
+    """The image itself serves as the copy."""
+
+    @staticmethod
+    def of(s: ConvShape, lanes: int) -> _Image:
+        reach_h, reach_w = (s.kh - 1) * s.dilation_h, (s.kw - 1) * s.dilation_w
+        phases_h = max(i * s.dilation_h % s.stride_h for i in range(s.kh)) + 1
+        phases_w = max(j * s.dilation_w % s.stride_w for j in range(s.kw)) + 1
+        pitch = s.ow + reach_w // s.stride_w
+        columns = (s.oh - 1) * pitch + s.ow
+        pointwise = s.kh == s.kw == s.stride_h == s.stride_w == 1 and (s.oh, s.ow) == (s.h, s.w)
+        in_place = pointwise and columns % lanes == 0
+        y_pitch = -(-columns // lanes) * lanes
+        return _Image(s, phases_h, phases_w, s.oh + reach_h // s.stride_h, pitch, columns, y_pitch, in_place)
+
+    @property
+    def plane(self) -> int:
+        return self.rows * self.pitch
+
+    @property
+    def channel(self) -> int:
+        """Elements of one channel."""
+        return self.shape.h * self.shape.w if self.in_place else self.phases_h * self.phases_w * self.plane
+
+    def y_strides(self, rank: int) -> tuple[int, ...]:
+        channels = self.shape.groups * self.shape.oc
+        return (channels * self.y_pitch, self.y_pitch, self.pitch, 1)[: rank - 1] + (1,)
+
+    def shift(self, i: tvm.ir.Expr, j: tvm.ir.Expr) -> tvm.ir.Expr:
+        """Elements from a channel's start to what tap (i, j) reads for the first output position."""
+        s = self.shape
+        down, right = i * index(s.dilation_h), j * index(s.dilation_w)
+        phase = down % index(s.stride_h) * index(self.phases_w) + right % index(s.stride_w)
+        return (
+            phase * index(self.plane)
+            + down // index(s.stride_h) * index(self.pitch)
+            + right // index(s.stride_w)
+        )
+
+    def copies(self, x: Var, first: tvm.ir.Expr, copy: Var) -> list[Nest]:
+        """The nests that fill the copy from the image that starts at `first`."""
+        s = self.shape
+        nests = []
+        for phase in range(self.phases_h * self.phases_w):
+            down, right = phase // self.phases_w - s.top, phase % self.phases_w - s.left
+            channel, row, column = (Var(name, "int64") for name in ("channel", "row", "column"))
+            i = row * index(s.stride_h) + index(down)
+            j = column * index(s.stride_w) + index(right)
+            inside = tirx.all(i >= index(0), i < index(s.h), j >= index(0), j < index(s.w))
+            pixel = BufferLoad(x, [first + channel * index(s.h * s.w) + i * index(s.w) + j])
+            value = tirx.if_then_else(inside, pixel, tirx.const(0.0, "float32"))
+            offset = (
+                channel * index(self.channel) + index(phase * self.plane) + row * index(self.pitch) + column
+            )
+            axes = (Axis(channel, s.ic), Axis(row, self.rows), Axis(column, self.pitch))
+            nests.append(Nest(axes, (), copy, offset, value))
+        return nests

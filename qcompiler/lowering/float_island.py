@@ -1,0 +1,217 @@
+"""Float islands: the part of a graph that stays in floating point, through TVM's own ONNX converter, as kernel calls."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import tvm
+from tvm import relax, tirx
+from tvm.relax import transform
+from tvm.relax.frontend.onnx import from_onnx
+
+from ..errors import ModelError
+from .contraction import ALLOW_CONTRACTION
+from .float_conv import legalize_conv
+from .float_decompose import decompose
+from .float_loops import Axis, Nest, emit
+from .float_schedule import Scheduled, schedule
+from .program import Buffer, Kernel, Program, Step
+
+Value = str | np.ndarray
+"""The name of a buffer, or the values of a constant."""
+
+
+def lower_float(model: onnx.ModelProto, vector_bytes: int = 64) -> Program:
+    """Lowers a float graph of static shapes to scheduled kernels.
+
+    Args:
+        model: a graph at the compiler's opset. Its inputs and outputs become the program's buffers of the same names;
+            all other buffers are named after the first output.
+        vector_bytes: size of the target's vector registers, 16, 32 or 64.
+
+    Raises:
+        ModelError: an operator that neither TVM's converter nor a decomposition knows, or that needs TVM's run-time
+            library. The message names the node.
+    """
+    try:
+        return _Lowering(decompose(model), vector_bytes).run()
+    except Exception as error:
+        raise _explain(model, error) from error
+
+
+def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
+    """The graph as a Relax module of fused calls of TIR functions.
+
+    Raises:
+        Exception: whatever TVM raises for an operator it cannot convert.
+    """
+    convs = {"relax.nn.conv1d": legalize_conv, "relax.nn.conv2d": legalize_conv}
+    passes = [
+        transform.DecomposeOpsForInference(),
+        transform.CanonicalizeBindings(),
+        transform.FoldConstant(),
+        transform.LegalizeOps(convs),
+        transform.FoldConstant(),
+        transform.AnnotateTIROpPattern(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        transform.DeadCodeElimination(),
+    ]
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        module = from_onnx(model, keep_params_in_input=False)
+    with tvm.target.Target("llvm"), tvm.transform.PassContext(opt_level=3):
+        return tvm.transform.Sequential(passes)(module)
+
+
+def _explain(model: onnx.ModelProto, error: Exception) -> ModelError:
+    """An error that names the node at fault, found by lowering each node on its own."""
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for node in inferred.graph.node:
+        alone = _single_node(inferred, node)
+        try:
+            _Lowering(decompose(alone), 64).run()
+        except Exception as reason:
+            text = " ".join(str(reason).split())[:300]
+            return ModelError(
+                f"node {node.name or node.output[0]!r}: operator {node.op_type} cannot be compiled as a float operation "
+                f"({text}); replace it in the model by supported operators"
+            )
+    text = " ".join(str(error).split())[:300]
+    return ModelError(
+        f"the float operations around {model.graph.output[0].name!r} cannot be compiled ({text})"
+    )
+
+
+def _single_node(model: onnx.ModelProto, node: onnx.NodeProto) -> onnx.ModelProto:
+    graph = model.graph
+    infos = {info.name: info for info in (*graph.input, *graph.value_info, *graph.output)}
+    constants = [tensor for tensor in graph.initializer if tensor.name in node.input]
+    held = {tensor.name for tensor in constants}
+    inputs = [infos[name] for name in dict.fromkeys(node.input) if name in infos and name not in held]
+    outputs = [infos[name] for name in node.output if name in infos]
+    alone = onnx.helper.make_graph([node], graph.name, inputs, outputs, constants)
+    return onnx.helper.make_model(alone, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One kernel call; a constant argument stands at its place among `arguments`."""
+
+    func: tvm.ir.GlobalVar
+    arguments: tuple[Value, ...]
+    outputs: tuple[str, ...]
+
+
+class _Lowering:
+    def __init__(self, model: onnx.ModelProto, vector_bytes: int):
+        self.graph = model.graph
+        self.vector_bytes = vector_bytes
+        self.module = to_relax(model)
+        self.buffers: dict[str, Buffer] = {}
+        self.values: dict[relax.Var, Value | list] = {}
+        self.calls: list[_Call] = []
+        self.prefix = f"{self.graph.output[0].name}/"
+        self.scheduled: dict[object, Scheduled] = {}
+
+    def run(self) -> Program:
+        main = self.module["main"]
+        constants = {tensor.name for tensor in self.graph.initializer}
+        names = [info.name for info in self.graph.input if info.name not in constants]
+        for var, name in zip(main.params, names, strict=True):
+            self._buffer(name, var.ty)
+            self.values[var] = name
+        for block in main.body.blocks:
+            for binding in block.bindings:
+                self.values[binding.var] = self._evaluate(binding.var, binding.value)
+        results = self._value(main.body.body)
+        results = results if isinstance(results, list) else [results]
+        program = Program(inputs=names, outputs=[info.name for info in self.graph.output])
+        steps = self._steps()
+        renamed: dict[str, str] = {}
+        copies: list[Step] = []
+        for name, info, value in zip(program.outputs, self.graph.output, results, strict=True):
+            shape = tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
+            if isinstance(value, str) and value not in renamed and value not in names:
+                renamed[value] = name
+                self.buffers[name] = replace(self.buffers.pop(value), name=name, shape=shape)
+            else:
+                copies.append(self._copy(value, name, shape))
+        rename = lambda values: tuple(renamed.get(value, value) for value in values)  # noqa: E731
+        steps = [replace(s, inputs=rename(s.inputs), outputs=rename(s.outputs)) for s in [*steps, *copies]]
+        program.buffers, program.steps = self.buffers, steps
+        program.check()
+        return program
+
+    def _buffer(self, name: str, ty: relax.TensorType) -> str:
+        self.buffers[name] = Buffer(name, tuple(int(d) for d in ty.shape), str(ty.dtype))
+        return name
+
+    def _value(self, expr) -> Value | list:
+        if isinstance(expr, relax.Var):
+            return self.values[expr]
+        if isinstance(expr, tvm.ir.GenericConst):
+            return expr.value.numpy()
+        if isinstance(expr, relax.Tuple):
+            return [self._value(item) for item in expr.fields]
+        raise ValueError(f"{type(expr).__name__} is left after legalization")
+
+    def _evaluate(self, var: relax.Var, expr) -> Value | list:
+        if isinstance(expr, relax.TupleGetItem):
+            return self._value(expr.tuple_value)[expr.index]
+        if not isinstance(expr, tvm.ir.Call):
+            return self._value(expr)
+        if not isinstance(expr.op, tvm.ir.Op) or expr.op.name != "relax.call_tir":
+            raise ValueError(f"{expr.op} is left after legalization")
+        func, arguments = expr.args
+        arguments = [self._value(argument) for argument in arguments.fields]
+        types = var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]
+        if len(types) == len(arguments) == 1 and relax.analysis.has_reshape_pattern(self.module[func]):
+            shape = [int(d) for d in types[0].shape]
+            return arguments[0] if isinstance(arguments[0], str) else arguments[0].reshape(shape)
+        outputs = [self._buffer(f"{self.prefix}{len(self.buffers)}", ty) for ty in types]
+        self.calls.append(_Call(func, tuple(arguments), tuple(outputs)))
+        return outputs if isinstance(var.ty, relax.TupleType) else outputs[0]
+
+    def _steps(self) -> list[Step]:
+        return [self._step(call) for call in self.calls]
+
+    def _step(self, call: _Call) -> Step:
+        constants = {i: value for i, value in enumerate(call.arguments) if isinstance(value, np.ndarray)}
+        result = self._schedule(call.func, constants, len(call.outputs))
+        reads = [i for i in range(len(call.arguments)) if i not in constants]
+        order = [*reads, *constants, *range(len(call.arguments), len(result.func.params))]
+        func = tirx.PrimFunc(
+            [result.func.params[i] for i in order], result.func.body, attrs=result.func.attrs
+        )
+        kernel = Kernel(
+            func, f"float.{result.rule}", tuple(np.ascontiguousarray(result.constants[i]) for i in constants)
+        )
+        inputs = tuple(call.arguments[i] for i in reads)
+        return Step(kernel, inputs, call.outputs, f"{self.prefix}{call.func.name_hint}")
+
+    def _schedule(self, func: tvm.ir.GlobalVar, constants: dict[int, np.ndarray], outputs: int) -> Scheduled:
+        return schedule(self.module[func], constants, outputs, self.vector_bytes)
+
+    def _copy(self, value: Value, name: str, shape: Sequence[int]) -> Step:
+        """A step that copies a buffer or a constant to the program output `name`."""
+        dtype = self.buffers[value].dtype if isinstance(value, str) else str(value.dtype)
+        self.buffers[name] = Buffer(name, tuple(shape), dtype)
+        size = int(np.prod(shape, dtype=np.int64))
+        source, target = (
+            tirx.decl_buffer((size,), dtype, "source"),
+            tirx.decl_buffer((size,), dtype, "target"),
+        )
+        i = Axis(tirx.Var("i", "int64"), size)
+        nest = Nest((i,), (), target, i.var, tirx.BufferLoad(source, [i.var]))
+        func = tirx.PrimFunc([source, target], emit(nest, self.vector_bytes // 4))
+        func = func.with_attr("s_tir", True).with_attr("tirx.noalias", True).with_attr(ALLOW_CONTRACTION, 1)
+        if isinstance(value, str):
+            return Step(Kernel(func, "float.copy"), (value,), (name,), name)
+        return Step(Kernel(func, "float.copy", (np.ascontiguousarray(value),)), (), (name,), name)

@@ -1,0 +1,148 @@
+"""Float matrix products: which block is one, and the packing of its second operand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tvm
+from tvm import tirx
+from tvm.ir import TensorLoad
+from tvm.sym import Analyzer
+
+from .float_gemm import Product, choose_tile, emit_product
+from .float_loops import (
+    Axis,
+    Nest,
+    Stmt,
+    Var,
+    coefficient,
+    emit,
+    fuse_axes,
+    index,
+    sequence,
+    serial,
+    substitute,
+    variables,
+)
+
+if TYPE_CHECKING:
+    from .float_schedule import FloatFunction
+
+FEWEST_ROWS_TO_PACK = 8
+"""A second operand that is not contiguous along its columns is copied only for this many rows or more."""
+
+
+def emit_matmul(state: FloatFunction, nest: Nest, original: dict[Var, Var]) -> Stmt | None:
+    """Code for `y[..., m, n] = sum over k of a[..., m, k] * b[..., k, n]`; None for any other nest.
+
+    Args:
+        nest: a reduction in flat buffers.
+        original: the original buffer of each flat one.
+    """
+    nest = fuse_axes(nest)
+    operands = _operands(nest)
+    if operands is None:
+        return None
+    a, b, row, batch = operands
+    k, column = nest.reduction[0], nest.spatial[-1]
+    analyzer = Analyzer()
+    lanes = state.lanes
+    rows = row.extent if row else 1
+    padded = -(-column.extent // lanes) * lanes
+    along = coefficient(b.indices[0], column.var)
+    tile = choose_tile(rows, column.extent, lanes)
+    statements: list[Stmt] = []
+    y = original[nest.buffer]
+    if column.extent != padded and int(y.shape[-1]) != column.extent:
+        return None
+
+    if (values := state.constant_of(original[b.source])) is not None and not _uses(b, batch):
+        packed = _pack_constant(values, b, k, column, padded, tile.vectors * lanes)
+        source = state.replace_constant(original[b.source], packed)
+        b_offset = lambda ks, first, width: first * index(k.extent) + ks[0] * index(width)  # noqa: E731
+    elif along == 1 and column.extent == padded:
+        source = b.source
+        b_offset = lambda ks, first, _: substitute(b.indices[0], {k.var: ks[0], column.var: first})  # noqa: E731
+    elif along == 1 or rows >= FEWEST_ROWS_TO_PACK:
+        source = state.temporary((k.extent * padded,), "columns")
+        copy = Nest((k, column), (), source, k.var * index(padded) + column.var, b)
+        statements.append(emit(copy, lanes))
+        b_offset = lambda ks, first, _: ks[0] * index(padded) + first  # noqa: E731
+    else:
+        return None
+
+    y_start = substitute(nest.offset, {column.var: index(0)})
+    finish: list[Stmt] = []
+    target = nest.buffer
+    if column.extent != padded:
+        strides = [
+            int(np.prod([int(e) for e in y.shape[i + 1 : -1]])) * padded for i in range(len(y.shape) - 1)
+        ]
+        target, finish = state.accumulator(y, (*strides, 1), padded)
+        y_start = analyzer.simplify(y_start // index(column.extent)) * index(padded)
+
+    def at(offset: tvm.ir.Expr, position: tvm.ir.Expr) -> tvm.ir.Expr:
+        return substitute(offset, {row.var: position}) if row else offset
+
+    product = Product(
+        rows=rows,
+        columns=column.extent,
+        reduction=((k.extent, False),),
+        a=a.source,
+        b=source,
+        y=target,
+        a_offset=lambda position, ks: at(substitute(a.indices[0], {k.var: ks[0]}), position),
+        b_offset=b_offset,
+        y_offset=lambda position, first: at(y_start, position) + first,
+    )
+    statements.append(emit_product(product, tile, lanes))
+    return sequence([serial(batch, sequence(statements)), *finish])
+
+
+def _operands(nest: Nest) -> tuple[TensorLoad, TensorLoad, Axis | None, list[Axis]] | None:
+    """The operands `a` and `b`, the row axis if there is one, and the batch axes."""
+    if len(nest.reduction) != 1 or not nest.spatial or not isinstance(nest.value, tirx.Add):
+        return None
+    own, term = nest.value.a, nest.value.b
+    if (
+        not isinstance(own, TensorLoad)
+        or not own.source.same_as(nest.buffer)
+        or not isinstance(term, tirx.Mul)
+    ):
+        return None
+    if not isinstance(term.a, TensorLoad) or not isinstance(term.b, TensorLoad):
+        return None
+    if any(str(load.ty) != "float32" for load in (own, term.a, term.b)):
+        return None
+    k, column = nest.reduction[0], nest.spatial[-1]
+    a, b = (term.a, term.b) if column.var in variables(term.b.indices[0]) else (term.b, term.a)
+    if column.var in variables(a.indices[0]) or coefficient(nest.offset, column.var) != 1:
+        return None
+    if any(coefficient(load.indices[0], axis.var) is None for load in (a, b) for axis in nest.axes):
+        return None
+    if not coefficient(a.indices[0], k.var) or not coefficient(b.indices[0], k.var):
+        return None
+    batch = list(nest.spatial[:-1])
+    row = None
+    if batch and coefficient(a.indices[0], batch[-1].var) and not coefficient(b.indices[0], batch[-1].var):
+        row = batch.pop()
+    return a, b, row, batch
+
+
+def _uses(load: TensorLoad, axes: list[Axis]) -> bool:
+    return any(coefficient(load.indices[0], axis.var) for axis in axes)
+
+
+def _pack_constant(
+    values: np.ndarray, b: TensorLoad, k: Axis, column: Axis, padded: int, width: int
+) -> np.ndarray:
+    """Panels of `width` columns, the last one narrower, each with its rows one after the other; zeros past the end."""
+    offset = b.indices[0]
+    step_k, step_n = coefficient(offset, k.var), coefficient(offset, column.var)
+    start = int(Analyzer().simplify(substitute(offset, {k.var: index(0), column.var: index(0)})))
+    places = start + step_k * np.arange(k.extent)[:, None] + step_n * np.arange(column.extent)
+    matrix = np.zeros((k.extent, padded), np.float32)
+    matrix[:, : column.extent] = values.reshape(-1)[places]
+    panels = [matrix[:, i : i + width].reshape(-1) for i in range(0, padded, width)]
+    return np.concatenate(panels)

@@ -1,0 +1,299 @@
+"""Schedules for the float functions that TVM's converter makes.
+
+`schedule` inlines what is cheap to compute twice, then writes code for each remaining block by the first rule that
+applies: convolution, matrix product, reduction, element-wise; the last one, plain loops, applies to everything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+import tvm
+from tvm import tirx
+from tvm.ir import TensorLoad
+from tvm.s_tir import SBlock, SBlockRealize, Schedule, ScheduleError
+from tvm.tirx import AllocBuffer, BufferLoad, BufferStore, For, IntImm, PrimFunc, SeqStmt
+from tvm_ffi import structural_map
+
+from .contraction import ALLOW_CONTRACTION
+from .float_conv import CONV, emit_conv
+from .float_loops import Axis, Layout, Nest, Stmt, Var, emit, index, loads, sequence, substitute
+from .float_matmul import emit_matmul
+
+MAX_INLINED = 400
+"""Most nodes of an expression that inlining may duplicate."""
+
+
+@dataclass
+class FloatFunction:
+    """A function while its blocks become code, in flat buffers."""
+
+    lanes: int
+    layout: Layout
+    outputs: set[Var]
+    """Original buffers that are outputs; their layout is fixed."""
+    constants: dict[Var, np.ndarray]
+    """Values of the parameters that are constants, by original buffer. A rule may replace one by a packed form."""
+    packed: dict[Var, tuple[Var, np.ndarray]] = field(default_factory=dict)
+    """Flat parameter and values that stand for a constant."""
+    temporaries: list[Var] = field(default_factory=list)
+    readers: Counter[Var] = field(default_factory=Counter)
+    """Number of blocks that read each original buffer."""
+
+    def temporary(self, shape: tuple[int, ...], name: str) -> Var:
+        """A new flat buffer."""
+        buffer = tirx.decl_buffer(shape, "float32", name)
+        self.temporaries.append(buffer)
+        return buffer
+
+    def constant_of(self, buffer: Var) -> np.ndarray | None:
+        """The values of an original buffer that is a constant and read by one block only."""
+        return self.constants.get(buffer) if self.readers[buffer] == 1 else None
+
+    def replace_constant(self, buffer: Var, values: np.ndarray) -> Var:
+        """Passes `values` instead of the constant `buffer`, and returns their parameter."""
+        self.packed[buffer] = tirx.decl_buffer(values.shape, str(values.dtype), buffer.name), values
+        return self.packed[buffer][0]
+
+    def accumulator(self, buffer: Var, strides: tuple[int, ...], rows: int) -> tuple[Var, list[Stmt]]:
+        """A flat buffer with the given strides for the original `buffer`, whose row pitch is `rows` elements.
+
+        Returns it and what has to run after it is written: a copy where `buffer` is an output.
+        """
+        shape = [int(extent) for extent in buffer.shape]
+        contiguous = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+        if strides == contiguous:
+            return self.layout.flat[buffer], []
+        size = shape[0] * strides[0] if len(shape) > 1 else rows
+        if buffer not in self.outputs:
+            return self.layout.add(buffer, strides=strides, size=size), []
+        padded = self.temporary((size,), "padded")
+        axes = [Axis(Var("i", "int64"), extent) for extent in shape]
+        offsets = [
+            sum((axis.var * index(step) for axis, step in zip(axes, steps, strict=True)), index(0))
+            for steps in (contiguous, strides)
+        ]
+        copy = Nest(tuple(axes), (), self.layout.flat[buffer], offsets[0], BufferLoad(padded, [offsets[1]]))
+        return padded, [emit(copy, self.lanes)]
+
+
+@dataclass(frozen=True, eq=False)
+class Scheduled:
+    func: PrimFunc
+    """Parameters are those of the original function in the same order, flat."""
+    rule: str
+    constants: dict[int, np.ndarray]
+    """Values of the constant parameters, by position, in the form `func` expects."""
+
+
+def schedule(
+    func: PrimFunc, constants: Mapping[int, np.ndarray], outputs: int, vector_bytes: int
+) -> Scheduled:
+    """Code for one function.
+
+    Args:
+        func: a function of blocks over buffers of static shape.
+        constants: values of those parameters that are constants, by position.
+        outputs: number of trailing parameters that are written.
+        vector_bytes: size of a vector register.
+    """
+    func = inline(func)
+    buffers = list(func.params)
+    root = func.body.block
+    layout = Layout()
+    state = FloatFunction(vector_bytes // 4, layout, set(buffers[len(buffers) - outputs :]), {})
+    state.constants = {buffers[i]: array for i, array in constants.items()}
+    nests = [read_block(child) for child in _children(root.body)]
+    for buffer in (*buffers, *root.alloc_buffers):
+        layout.add(buffer)
+    for block in nests:
+        if block is not None:
+            state.readers.update({load.source for load in loads(block.body)})
+    statements, rules = [], []
+    for child, block in zip(_children(root.body), nests, strict=True):
+        for name, rule in RULES:
+            if (statement := rule(state, child, block)) is not None:
+                statements.append(statement)
+                rules.append(name)
+                break
+    temporaries = [layout.flat[buffer] for buffer in root.alloc_buffers] + state.temporaries
+    used = _used_buffers(statements)
+    body = sequence([*(AllocBuffer(t) for t in temporaries if t in used), *statements])
+    params = [state.packed[b][0] if b in state.packed else layout.flat[b] for b in buffers]
+    values = {
+        i: state.packed[buffers[i]][1] if buffers[i] in state.packed else a for i, a in constants.items()
+    }
+    attrs = {"tirx.noalias": True, "s_tir": True, ALLOW_CONTRACTION: 1}
+    result = PrimFunc(params, body)
+    for key, value in attrs.items():
+        result = result.with_attr(key, value)
+    result = tirx.transform.ConvertSSA()(tvm.IRModule({"main": result}))["main"]
+    return Scheduled(result, _name(rules), values)
+
+
+def _name(rules: list[str]) -> str:
+    """The most specific rule that was used."""
+    return next(name for name, _ in RULES if name in rules)
+
+
+def _used_buffers(statements: list[Stmt]) -> set[Var]:
+    used: set[Var] = set()
+
+    def load(access: TensorLoad):
+        used.add(access.source)
+        return access
+
+    def store(access: BufferStore):
+        used.add(access.buffer)
+        return access
+
+    for statement in statements:
+        structural_map(statement, [(TensorLoad, load), (BufferStore, store)])
+    return used
+
+
+def _children(body: Stmt) -> list[Stmt]:
+    return list(body.seq) if isinstance(body, SeqStmt) else [body]
+
+
+def inline(func: PrimFunc) -> PrimFunc:
+    """Inlines the blocks of `func` that are cheap to compute at each use."""
+    sch = Schedule(func)
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        if _worth_inlining(sch, block):
+            try:
+                sch.compute_inline(block)
+            except ScheduleError:
+                continue
+    return sch.mod["main"]
+
+
+def _worth_inlining(sch: Schedule, rv) -> bool:
+    block = sch.get(rv)
+    if block.init is not None or not isinstance(block.body, BufferStore) or CONV in block.annotations:
+        return False
+    consumers = [sch.get(c) for c in sch.get_consumers(rv)]
+    if not consumers:
+        return False
+    value = block.body.value
+    size = _size(value)
+    calls = _has_call(value)
+    domain = prod(int(v.dom.extent) for v in block.iter_vars)
+    for consumer in consumers:
+        if not isinstance(consumer.body, BufferStore) or CONV in consumer.annotations:
+            return False
+        repeated = prod(int(v.dom.extent) for v in consumer.iter_vars) > domain
+        if repeated and (calls or (consumer.init is not None and not isinstance(value, TensorLoad))):
+            return False
+        uses = sum(load.source.same_as(block.body.buffer) for load in loads(consumer.body.value))
+        if uses * size > MAX_INLINED or (calls and len(consumers) > 1):
+            return False
+    return True
+
+
+def _size(value) -> int:
+    count = 0
+
+    def visit(node):
+        nonlocal count
+        count += 1
+        return node
+
+    structural_map(value, (tvm.ir.Expr, visit))
+    return count
+
+
+def _has_call(value) -> bool:
+    """Whether the value costs more than a few additions and multiplications."""
+    found = False
+
+    def visit(node):
+        nonlocal found
+        found = found or isinstance(node, tirx.Div) or not node.op.same_as(_IF_THEN_ELSE)
+        return node
+
+    structural_map(value, ((tvm.ir.Call, tirx.Div), visit))
+    return found
+
+
+_IF_THEN_ELSE = tvm.ir.Op.get("prim.if_then_else")
+
+
+def read_block(statement: Stmt) -> SBlock | None:
+    """The block of a loop nest whose loops are the block's axes; None for any other statement."""
+    bound = []
+    while isinstance(statement, For):
+        bound.append(statement.loop_var)
+        statement = statement.body
+    if not isinstance(statement, SBlockRealize):
+        return None
+    block = statement.block
+    if not (isinstance(statement.predicate, IntImm) and int(statement.predicate)):
+        return None
+    values = list(statement.iter_values)
+    if any(not isinstance(v, Var) and not isinstance(v, IntImm) for v in values):
+        return None
+    if block.alloc_buffers or block.match_buffers or not isinstance(block.body, BufferStore):
+        return None
+    if block.init is not None and not isinstance(block.init, BufferStore):
+        return None
+    return block
+
+
+def as_nest(state: FloatFunction, block: SBlock) -> Nest:
+    """The block's axes, store and value in flat buffers."""
+    axes = {0: [], 2: []}
+    for iteration in block.iter_vars:
+        axes[int(iteration.iter_type)].append(Axis(iteration.var, int(iteration.dom.extent)))
+    init = None if block.init is None else block.init.value
+    store = state.layout.apply(block.body)
+    return Nest(tuple(axes[0]), tuple(axes[2]), store.buffer, store.indices[0], store.value, init)
+
+
+def _conv(state: FloatFunction, _: Stmt, block: SBlock | None) -> Stmt | None:
+    if block is None or CONV not in block.annotations:
+        return None
+    return emit_conv(state, block)
+
+
+def _matmul(state: FloatFunction, _: Stmt, block: SBlock | None) -> Stmt | None:
+    if block is None or block.init is None:
+        return None
+    original = {flat: buffer for buffer, flat in state.layout.flat.items()}
+    return emit_matmul(state, as_nest(state, block), original)
+
+
+def _nest(state: FloatFunction, _: Stmt, block: SBlock | None) -> Stmt | None:
+    if block is None:
+        return None
+    return emit(as_nest(state, block), state.lanes)
+
+
+def _plain(state: FloatFunction, statement: Stmt, _: SBlock | None) -> Stmt:
+    """The statement as it is, its blocks opened and its buffers flat."""
+
+    def open_block(realize: SBlockRealize):
+        block = realize.block
+        values = {v.var: value for v, value in zip(block.iter_vars, realize.iter_values, strict=True)}
+        body = block.body
+        if block.init is not None:
+            reduced = [values[v.var] for v in block.iter_vars if int(v.iter_type) == 2]
+            first = tirx.all(*(value.equal(tirx.const(0, str(value.ty))) for value in reduced))
+            body = sequence([tirx.IfThenElse(first, block.init, None), body])
+        body = substitute(body, values)
+        for buffer in block.alloc_buffers:
+            state.temporaries.append(state.layout.add(buffer))
+        condition = realize.predicate
+        if not (isinstance(condition, IntImm) and int(condition)):
+            body = tirx.IfThenElse(substitute(condition, values), body, None)
+        return body
+
+    return state.layout.apply(structural_map(statement, (SBlockRealize, open_block)))
+
+
+RULES = (("conv", _conv), ("matmul", _matmul), ("loops", _nest), ("plain", _plain))
+"""Rules in the order in which they are tried."""
