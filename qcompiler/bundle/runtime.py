@@ -99,10 +99,13 @@ class Bundle:
         arena = aligned_zeros(self.manifest.trace_arena_bytes, self.manifest.alignment)
         call = self._call(inputs, arena)
         self._entry("trace")(*call.arguments)
-        buffers = {t.buffer: np.asarray(inputs[t.name]) for t in self.manifest.inputs}
-        buffers |= {t.buffer: call.outputs[t.name] for t in self.manifest.outputs}
+        external = {t.buffer: np.asarray(inputs[t.name]) for t in self.manifest.inputs}
+        external |= {t.buffer: call.outputs[t.name] for t in self.manifest.outputs}
+        buffers = {}
         for name, info in self.manifest.buffers.items():
-            if info.offset is not None:
+            if info.offset is None:
+                buffers[name] = external[name].reshape(info.shape)
+            else:
                 size = int(np.prod(info.shape, dtype=np.int64)) * np.dtype(info.dtype).itemsize
                 data = arena[info.offset : info.offset + size].view(info.dtype)
                 buffers[name] = data.reshape(info.shape).copy()

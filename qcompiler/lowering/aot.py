@@ -77,11 +77,11 @@ def build_object(program: Program, target: dict, *, prefix: str = "model") -> Co
     program = _with_hoisted_scratch(program, kernels)
     weights = pack_weights(program)
     plan, trace_plan = plan_memory(program), plan_memory(program, reuse=False)
-    address = _address_type(target)
+    word = _address_type(target)
     entries = {
-        f"{prefix}_run": _entry(program, kernels, weights, plan, address),
-        f"{prefix}_trace": _entry(program, kernels, weights, trace_plan, address),
-        f"{prefix}_step": _entry(program, kernels, weights, plan, address, by_step=True),
+        f"{prefix}_run": _entry(program, kernels, weights, plan, word),
+        f"{prefix}_trace": _entry(program, kernels, weights, trace_plan, word),
+        f"{prefix}_step": _entry(program, kernels, weights, plan, word, by_step=True),
     }
     functions = {kernel.variable: kernel.func for kernel in kernels}
     distinct = len(functions)
@@ -91,7 +91,7 @@ def build_object(program: Program, target: dict, *, prefix: str = "model") -> Co
 
 def pack_weights(program: Program) -> Weights:
     """Places every constant at a multiple of `ALIGNMENT`, identical arrays once."""
-    placed: dict[tuple[str, bytes], int] = {}
+    placed: dict[bytes, int] = {}
     pieces: list[tuple[int, np.ndarray]] = []
     end = 0
     offsets = []
@@ -211,13 +211,13 @@ def _entry(
     kernels: Sequence[_LoweredKernel],
     weights: Weights,
     plan: MemoryPlan,
-    address: str,
+    word: str,
     *,
     by_step: bool = False,
 ) -> PrimFunc:
     """The C entry: calls each kernel with pointers into the caller's memory, the weights and the arena.
 
-    `address` is the integer type as wide as a pointer: TIR has no type for a pointer in memory, and converts
+    `word` is the integer type as wide as a pointer: TIR has no type for a pointer in memory, and converts
     only 64-bit integers to pointers.
     """
     from tvm import tirx
@@ -225,14 +225,14 @@ def _entry(
 
     byte_pointer = PointerType(PrimType("uint8"), "global")
 
-    inputs, outputs = _pointer("inputs", address), _pointer("outputs", address)
+    inputs, outputs = _pointer("inputs", word), _pointer("outputs", word)
     weights_pointer, arena = _pointer("weights", "uint8"), _pointer("arena", "uint8")
     step_number = tirx.Var("step", "int32")
     views = {
         pointer: tirx.decl_buffer((extent,), dtype, name=f"{pointer.name}_view")
         for pointer, extent, dtype in (
-            (inputs, len(program.inputs), address),
-            (outputs, len(program.outputs), address),
+            (inputs, len(program.inputs), word),
+            (outputs, len(program.outputs), word),
             (weights_pointer, weights.blob.size, "uint8"),
             (arena, plan.arena_bytes, "uint8"),
         )
@@ -317,8 +317,10 @@ def link_shared(objects: Sequence[Path], library: Path) -> None:
             "no linker found (looked for cc, gcc, clang, ld in PATH); install one: apt-get install gcc"
         )
     command = [linker, "-shared", "-o", str(library), *map(str, objects)]
-    if linker != "ld":  # which alone does not know where the C library is; the loader finds libm's functions
-        command.append("-lm")
+    if linker == "ld":  # which does not know where the C library is; the loader finds libm's functions
+        command.append("--strip-debug")
+    else:
+        command += ["-Wl,--strip-debug", "-lm"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise TargetError(f"linking {library} failed: {' '.join(command)}\n{result.stderr.strip()}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from dataclasses import dataclass
 
 import networkx as nx
@@ -48,12 +47,14 @@ def plan_memory(program: Program, *, reuse: bool = True) -> MemoryPlan:
     """
     live = _live_ranges(program, reuse)
     interference = _interference(live)
-    orders = (
+    orders = [
         sorted(live, key=lambda n: (-live[n].nbytes, live[n].first)),
         sorted(live, key=lambda n: (-live[n].nbytes * (live[n].last - live[n].first + 1), live[n].first)),
         sorted(live, key=lambda n: (-_pressure(interference, live, n), -live[n].nbytes, live[n].first)),
         sorted(live, key=lambda n: (live[n].first, -live[n].nbytes)),
-    )
+    ]
+    if not reuse:  # all tensors overlap in time: one order is as good as another
+        del orders[1:]
     offsets = min((_place(order, interference, live) for order in orders), key=lambda o: _extent(o, live))
     return MemoryPlan(offsets, _extent(offsets, live), _lower_bound(live))
 
@@ -96,10 +97,8 @@ def _place(order: list[str], interference: nx.Graph, live: dict[str, _Live]) -> 
     """Gives each buffer the smallest gap between already placed, interfering ones that holds it."""
     offsets: dict[str, int] = {}
     for name in order:
-        occupied: list[tuple[int, int]] = []
-        for other in interference[name]:
-            if other in offsets:
-                insort(occupied, (offsets[other], offsets[other] + live[other].nbytes))
+        placed = [other for other in interference[name] if other in offsets]
+        occupied = sorted((offsets[other], offsets[other] + live[other].nbytes) for other in placed)
         need, end = live[name].nbytes, 0
         gaps: list[tuple[int, int]] = []
         for first, last in occupied:
