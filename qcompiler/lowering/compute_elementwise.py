@@ -14,7 +14,7 @@ from tvm import tirx
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.requantize import requantize_constants, requantize_expression
 from qcompiler.lowering.schedule_generic import (
-    Access,
+    Strided,
     Elementwise,
     KernelBuilder,
     broadcast,
@@ -50,7 +50,7 @@ def quantize_kernel(
     scalars, or vectors along `axis` of `y`. `limits` are the smallest and largest stored integer.
     """
     builder = KernelBuilder(spec)
-    source = builder.operand(x).permuted(perm or range(len(x.shape)))
+    source = builder.operand(x).over(perm or range(len(x.shape)))
     scales = _along(builder, np.asarray(scale, np.float32), axis, y)
     zero_points = _along(builder, np.asarray(zero_point, np.float32), axis, y)
 
@@ -82,7 +82,7 @@ def dequantize_kernel(
 ) -> Kernel:
     """Stored integers to float32, `qcompiler.arithmetic.affine.dequantize`; `axis` and `perm` as in `quantize_kernel`."""
     builder = KernelBuilder(spec)
-    source = builder.operand(x).permuted(perm or range(len(x.shape)))
+    source = builder.operand(x).over(perm or range(len(x.shape)))
     scales = _along(builder, np.asarray(scale, np.float32), axis, y)
     zero_points = _along(builder, np.asarray(zero_point, np.float32), axis, y)
 
@@ -179,38 +179,38 @@ def _elementwise(
     builder: KernelBuilder,
     op: str,
     y: View,
-    operands: Sequence[Access | Scalar],
+    operands: Sequence[Strided | Scalar],
     body: Callable[[list[Expr], int], Expr],
     *,
     lanes: int,
     tables: Sequence[Buffer] = (),
 ) -> Kernel:
-    inputs = tuple(operand for operand in operands if isinstance(operand, Access))
+    inputs = tuple(operand for operand in operands if isinstance(operand, Strided))
     problem = Elementwise(y.shape, inputs, builder.output(y), body, lanes, tuple(tables))
     return builder.kernel(op, [schedule_elementwise(problem)])
 
 
 def _broadcast_operands(
     builder: KernelBuilder, operands: Sequence[View | np.ndarray], y: View
-) -> list[Access]:
+) -> list[Strided]:
     return [broadcast(builder.operand(operand), operand.shape, y.shape) for operand in operands]
 
 
-def _along(builder: KernelBuilder, values: np.ndarray, axis: int | None, y: View) -> Access | Scalar:
+def _along(builder: KernelBuilder, values: np.ndarray, axis: int | None, y: View) -> Strided | Scalar:
     """Values along an axis of `y` as an operand; a scalar stays a number in the code."""
     if axis is None or values.ndim == 0:
         return values.item()
     strides = [0] * len(y.shape)
     strides[axis] = 1
-    return Access(builder.constant(values), 0, tuple(strides))
+    return Strided(builder.constant(values), 0, tuple(strides))
 
 
 def _parameters(
-    declared: Sequence[Access | Scalar], operands: Sequence[Expr], dtype: str, lanes: int
+    declared: Sequence[Strided | Scalar], operands: Sequence[Expr], dtype: str, lanes: int
 ) -> Iterator[Expr]:
     """An expression for each result of `_along`: the next operand, or the number in all lanes."""
     remaining = iter(operands)
-    return (next(remaining) if isinstance(p, Access) else splat(p, dtype, lanes) for p in declared)
+    return (next(remaining) if isinstance(p, Strided) else splat(p, dtype, lanes) for p in declared)
 
 
 def _clamped(value: Expr, clamp: tuple[int, int], dtype: str, lanes: int) -> Expr:

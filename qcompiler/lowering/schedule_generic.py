@@ -9,7 +9,7 @@ the vector, the last vector overlaps the one before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -40,24 +40,67 @@ _INTERLEAVED = 4
 
 
 @dataclass(frozen=True)
-class Access:
-    """A buffer as a loop nest walks it: element `origin + sum(index * stride)`."""
+class Strided:
+    """A buffer as a loop nest walks it: element `origin + sum(index * stride)`, plus what the selectors add."""
 
     buffer: Buffer
     origin: int
     strides: tuple[int, ...]
+    selectors: tuple[Selector, ...] = ()
 
     @staticmethod
-    def of(buffer: Buffer, view: View) -> Access:
-        return Access(buffer, view.origin, view.strides)
+    def of(buffer: Buffer, view: View) -> Strided:
+        return Strided(buffer, view.origin, view.strides)
 
-    def permuted(self, axes: Sequence[int]) -> Access:
-        """Axis `i` of the result is axis `axes[i]` of this access."""
-        return Access(self.buffer, self.origin, tuple(self.strides[axis] for axis in axes))
+    def at(self, *indices: int) -> Strided:
+        """The same walk, begun at the element with these indices."""
+        start = sum(index * stride for index, stride in zip(indices, self.strides, strict=True))
+        return replace(self, origin=self.origin + start)
+
+    def over(self, axes: Sequence[int | None]) -> Strided:
+        """The walk of another nest: its axis `i` is axis `axes[i]` of this one, or leaves the element unchanged."""
+        selectors = tuple(replace(s, walk=s.walk.over(axes)) for s in self.selectors)
+        strides = tuple(0 if axis is None else self.strides[axis] for axis in axes)
+        return replace(self, strides=strides, selectors=selectors)
+
+    def select(self, axis: int, walk: Strided, extent: int | None = None) -> Strided:
+        """Along `axis` the walk goes where the integers of `walk` say; see `Selector` for `extent`."""
+        strides = tuple(0 if i == axis else stride for i, stride in enumerate(self.strides))
+        selector = Selector(walk, self.strides[axis], extent)
+        return replace(self, strides=strides, selectors=(*self.selectors, selector))
 
     def offset(self, indices: Sequence[Expr]) -> Expr:
         terms = [index * stride for index, stride in zip(indices, self.strides, strict=True) if stride]
-        return sum(terms, int32(self.origin))
+        return sum([*terms, *(s.offset(indices) for s in self.selectors)], int32(self.origin))
+
+    @property
+    def walks(self) -> list[tuple[int, ...]]:
+        """The strides of this walk and of its selectors."""
+        return [self.strides, *(s.walk.strides for s in self.selectors)]
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        return [self.buffer, *(s.walk.buffer for s in self.selectors)]
+
+
+@dataclass(frozen=True)
+class Selector:
+    """An index along one axis of a buffer, read from an array of integers.
+
+    With an `extent`, a negative index counts from the end and one outside the axis becomes the nearest inside it;
+    without, the indices are trusted to lie in the axis.
+    """
+
+    walk: Strided
+    stride: int
+    extent: int | None
+
+    def offset(self, indices: Sequence[Expr]) -> Expr:
+        index = load(self.walk.buffer, self.walk.offset(indices))
+        if self.extent is not None:
+            index = tirx.Select(index < 0, index + self.extent, index)
+            index = tirx.max(tirx.min(index, self.extent - 1), 0)
+        return index.astype("int32") * self.stride
 
 
 @dataclass(frozen=True)
@@ -65,8 +108,8 @@ class Elementwise:
     """`output[i] = body([input[i] for each input], lanes)` for all indices `i` below `extents`."""
 
     extents: tuple[int, ...]
-    inputs: tuple[Access, ...]
-    output: Access
+    inputs: tuple[Strided, ...]
+    output: Strided
     body: Callable[[list[Expr], int], Expr]
     """From one expression of `lanes` lanes for each input to one of as many lanes."""
     lanes: int
@@ -76,35 +119,45 @@ class Elementwise:
 
     @property
     def reads(self) -> list[Buffer]:
-        distinct: list[Buffer] = []
-        for source in (*(access.buffer for access in self.inputs), *self.tables):
-            if not any(source.same_as(other) for other in distinct):
-                distinct.append(source)
-        return distinct
+        return distinct([*(b for x in self.inputs for b in x.buffers), *self.tables])
 
     def merged(self) -> Elementwise:
         """The same with as few axes as possible, ordered by the output's strides, largest first."""
-        accesses = [self.output, *self.inputs]
-        axes = [axis for axis, extent in enumerate(self.extents) if extent != 1]
-        axes.sort(key=lambda axis: -abs(self.output.strides[axis]))
-        extents: list[int] = []
-        strides: list[tuple[int, ...]] = []
-        for axis in axes:
-            steps = tuple(access.strides[axis] for access in accesses)
-            extent = self.extents[axis]
-            if extents and strides[-1] == tuple(step * extent for step in steps):
-                extents[-1] *= extent
-                strides[-1] = steps
-            else:
-                extents.append(extent)
-                strides.append(steps)
-        if not extents:
-            extents, strides = [1], [(1,) * len(accesses)]
-        merged = [
-            Access(access.buffer, access.origin, tuple(steps[i] for steps in strides))
-            for i, access in enumerate(accesses)
-        ]
-        return Elementwise(tuple(extents), tuple(merged[1:]), merged[0], self.body, self.lanes, self.tables)
+        walks = [strides for walk in (self.output, *self.inputs) for strides in walk.walks]
+        order = sorted(range(len(self.extents)), key=lambda axis: -abs(self.output.strides[axis]))
+        extents, axes = merge_axes(self.extents, walks, order)
+        inputs = tuple(x.over(axes) for x in self.inputs)
+        return replace(self, extents=extents, inputs=inputs, output=self.output.over(axes))
+
+
+def merge_axes(
+    extents: Sequence[int], walks: Sequence[Sequence[int]], order: Sequence[int]
+) -> tuple[tuple[int, ...], list[int | None]]:
+    """Fuses neighbours in `order` that all walks cross without a jump, and drops axes of one element.
+
+    Returns the new extents, at least one, and for each the axis whose strides it has (None: any).
+    """
+    fused: list[int] = []
+    axes: list[int | None] = []
+    for axis in order:
+        if extents[axis] == 1:
+            continue
+        if axes and all(walk[axes[-1]] == walk[axis] * extents[axis] for walk in walks):
+            fused[-1] *= extents[axis]
+            axes[-1] = axis
+        else:
+            fused.append(extents[axis])
+            axes.append(axis)
+    return (tuple(fused), axes) if fused else ((1,), [None])
+
+
+def distinct(buffers: Sequence[Buffer]) -> list[Buffer]:
+    """The buffers without repetitions."""
+    result: list[Buffer] = []
+    for candidate in buffers:
+        if not any(candidate.same_as(other) for other in result):
+            result.append(candidate)
+    return result
 
 
 Rule = Callable[[Elementwise], "Tile | None"]
@@ -113,14 +166,23 @@ Rule = Callable[[Elementwise], "Tile | None"]
 
 def rows(problem: Elementwise) -> Tile | None:
     """Vectors along the last axis, which all operands walk one by one or not at all."""
-    if problem.output.strides[-1] != 1 or any(access.strides[-1] not in (0, 1) for access in problem.inputs):
+    if problem.extents[-1] > 1 and (
+        problem.output.strides[-1] != 1
+        or any(x.strides[-1] not in (0, 1) for x in problem.inputs)
+        or any(s.walk.strides[-1] for x in problem.inputs for s in x.selectors)
+    ):
         return None
     return _along_last_axis("rows", problem, _power_of_two(min(problem.lanes, problem.extents[-1])))
 
 
 def blocks(problem: Elementwise) -> Tile | None:
     """Register transposes: the one input is contiguous along another axis than the output."""
-    if len(problem.inputs) != 1 or problem.output.strides[-1] != 1 or 1 not in problem.inputs[0].strides[:-1]:
+    if (
+        len(problem.inputs) != 1
+        or problem.inputs[0].selectors
+        or problem.output.strides[-1] != 1
+        or 1 not in problem.inputs[0].strides[:-1]
+    ):
         return None
     x, y = problem.inputs[0], problem.output
     across = x.strides.index(1)
@@ -207,12 +269,12 @@ class KernelBuilder:
     outputs: list[Buffer] = field(default_factory=list)
     scratch: list[Buffer] = field(default_factory=list)
 
-    def operand(self, x: View | np.ndarray) -> Access:
+    def operand(self, x: View | np.ndarray) -> Strided:
         """An activation that the kernel reads, or a constant array with the strides of its shape."""
         if isinstance(x, np.ndarray):
-            return Access(self.constant(x), 0, row_major(x.shape))
+            return Strided(self.constant(x), 0, row_major(x.shape))
         self.inputs.append(buffer(f"x{len(self.inputs)}", x.physical_shape, x.dtype))
-        return Access.of(self.inputs[-1], x)
+        return Strided.of(self.inputs[-1], x)
 
     def constant(self, array: np.ndarray) -> Buffer:
         array = np.ascontiguousarray(array)
@@ -220,9 +282,9 @@ class KernelBuilder:
         self.constants.append(buffer(f"c{len(self.constants)}", array.shape or (1,), str(array.dtype)))
         return self.constants[-1]
 
-    def output(self, y: View) -> Access:
+    def output(self, y: View) -> Strided:
         self.outputs.append(buffer(f"y{len(self.outputs)}", y.physical_shape, y.dtype))
-        return Access.of(self.outputs[-1], y)
+        return Strided.of(self.outputs[-1], y)
 
     def lanes(self, dtype: str) -> int:
         """Elements of `dtype` in a vector register."""
@@ -230,20 +292,18 @@ class KernelBuilder:
 
     def kernel(self, op: str, tiles: Sequence[Tile]) -> Kernel:
         """The kernel that runs `tiles`; its rule is named after the op and the rules of its tiles."""
+        rule = f"{op}.{'+'.join(dict.fromkeys(tile.name for tile in tiles))}"
+        for number, tile in enumerate(tiles):
+            tile.name = f"{tile.name}{number}" if number else tile.name
         parameters = [*self.inputs, *self.constants, *self.outputs, *self.scratch]
-        names = dict.fromkeys(tile.name for tile in tiles)
         shapes = tuple((tuple(int(n) for n in b.shape), str(b.dtype)) for b in self.scratch)
-        schedule = function(parameters, tiles)
-        return Kernel(schedule.mod["main"], f"{op}.{'+'.join(names)}", tuple(self.arrays), shapes)
+        return Kernel(function(parameters, tiles).mod["main"], rule, tuple(self.arrays), shapes)
 
 
-def broadcast(access: Access, shape: Sequence[int], to: Sequence[int]) -> Access:
-    """The access to an operand of `shape` in a nest over `to`, by numpy's rules of broadcasting."""
-    missing = len(to) - len(shape)
-    strides = (0,) * missing + tuple(
-        0 if extent == 1 else stride for extent, stride in zip(shape, access.strides, strict=True)
-    )
-    return Access(access.buffer, access.origin, strides)
+def broadcast(walk: Strided, shape: Sequence[int], to: Sequence[int]) -> Strided:
+    """The walk over an operand of `shape` in a nest over `to`, by numpy's rules of broadcasting."""
+    axes = [None if extent == 1 else axis for axis, extent in enumerate(shape)]
+    return walk.over([None] * (len(to) - len(shape)) + axes)
 
 
 def _along_last_axis(name: str, problem: Elementwise, lanes: int) -> Tile:
@@ -253,11 +313,11 @@ def _along_last_axis(name: str, problem: Elementwise, lanes: int) -> Tile:
     def body(*indices: Expr) -> list[Stmt]:
         indices = (*indices[:-1], _start(indices[-1], lanes, last))
         operands = []
-        for access in problem.inputs:
-            if access.strides[-1] == 0 and lanes > 1:
-                operands.append(Broadcast(load(access.buffer, access.offset(indices)), lanes))
+        for x in problem.inputs:
+            if x.strides[-1] == 0 and lanes > 1:
+                operands.append(Broadcast(load(x.buffer, x.offset(indices)), lanes))
             else:
-                operands.append(load(access.buffer, access.offset(indices), lanes))
+                operands.append(load(x.buffer, x.offset(indices), lanes))
         return [store(y.buffer, y.offset(indices), problem.body(operands, lanes), lanes)]
 
     loops = {f"i{axis}": extent for axis, extent in enumerate((*outer, -(-last // lanes)))}
@@ -301,5 +361,5 @@ def _power_of_two(value: int) -> int:
     return 1 << (value.bit_length() - 1)
 
 
-def _item_bytes(access: Access) -> int:
+def _item_bytes(access: Strided) -> int:
     return np.dtype(str(access.buffer.dtype)).itemsize
