@@ -37,7 +37,14 @@ from qcompiler.ir.values import (
 from qcompiler.passes.calibrate import calibration_method, load_statistics
 from qcompiler.passes.canonicalize import constant_array, macs
 from qcompiler.passes.integer_rules import present, reason_for_float, rules
-from qcompiler.passes.scheme import SYMMETRIC_UP_TO, Choice, choose_activation, choose_constant, choose_weight
+from qcompiler.passes.scheme import (
+    SYMMETRIC_UP_TO,
+    Choice,
+    choose_activation,
+    choose_constant,
+    choose_weight,
+    one_channel,
+)
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _MAC_GAIN = 0.1
@@ -180,7 +187,7 @@ class _Chooser:
             if not is_activation(value) or not is_float(value):
                 return True
             s = self.statistics(value)
-            spans.append((min(s.min, 0.0), max(s.max, 0.0)))
+            spans.append((min(s.minimum, 0.0), max(s.maximum, 0.0)))
         common = max(hi for _, hi in spans) - min(lo for lo, _ in spans)
         return all((hi - lo) * _SPREAD >= common for lo, hi in spans)
 
@@ -216,9 +223,9 @@ class _Chooser:
             zero = 0 if self.storage.startswith("u") else -128
             choice = Choice(UniformType.make(self.storage, 1 / 256, zero), "affine: softmax lies in 0..1")
         else:
-            statistics = self.statistics(sources[0])
+            statistics = one_channel(self.statistics(sources[0]))
             for value in sources[1:]:
-                statistics = statistics.merge(self.statistics(value))
+                statistics = statistics.merge(one_channel(self.statistics(value)))
             right = any(op_name(u) == "MatMul" and u.operands[1] is v for v in members for u in users(v))
             tolerance = _OPERAND_TOLERANCE if right else SYMMETRIC_UP_TO
             choice = choose_activation(statistics, self.method, self.storage, self.options.policy, tolerance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,17 @@ _SMALLEST_MULTIPLIER = 2.0**-24
 
 _LARGEST_BIAS = 2.0**29
 """A channel's stored bias is kept at most this large, which leaves room for the products in int32."""
+
+
+def one_channel(statistics: TensorStatistics) -> TensorStatistics:
+    """The statistics without the distinction of channels, so that tensors of unlike shapes merge."""
+    return replace(
+        statistics,
+        channel_axis=None,
+        channel_minimum=np.array([statistics.minimum], np.float32),
+        channel_maximum=np.array([statistics.maximum], np.float32),
+        channel_sum=np.array([statistics.channel_sum.sum()]),
+    )
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def choose_activation(
         take = ratio <= tolerance
         reason = f"expected error of symmetric is {ratio:.2f} of affine's, taken up to {tolerance:.2f}"
     elif policy == "mixed":
-        take = statistics.min < 0 < statistics.max
+        take = statistics.minimum < 0 < statistics.maximum
         reason = "two-sided" if take else "one-sided"
     else:
         take = policy == "symmetric"

@@ -173,9 +173,9 @@ def location_names(op: Operation) -> tuple[str, ...]:
     """Names of the original nodes an op was made from; empty if unknown."""
     place = op.location
     if isinstance(place, NameLoc):
-        return (place.loc_name.data,)
+        return (place.desc.data,)
     if isinstance(place, FusedLoc):
-        return tuple(p.loc_name.data for p in place.locations if isinstance(p, NameLoc))
+        return tuple(p.desc.data for p in place.locations.data if isinstance(p, NameLoc))
     return ()
 
 

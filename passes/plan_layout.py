@@ -1,0 +1,189 @@
+"""Pass `plan-layout`: images become channels-last, which the convolution kernels of every target read.
+
+Each op that knows where channels are is rewritten between two transposes; the transposes then move down through ops
+that do not care and cancel. Exact: only positions in memory change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
+from xdsl.ir import Operation, SSAValue
+from xdsl.pattern_rewriter import PatternRewriter, RewritePattern
+
+from qcompiler.ir.q_base import array, number
+from qcompiler.ir.q_conv import ConvOp
+from qcompiler.ir.q_elementwise import AddOp, ConstantOp, LutOp, MulOp, SubOp
+from qcompiler.ir.q_movement import (
+    ConcatOp,
+    MaxPoolOp,
+    PadOp,
+    ReshapeOp,
+    ResizeOp,
+    SliceOp,
+    SplitOp,
+    TransposeOp,
+)
+from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp
+from qcompiler.ir.rewriting import rewrite
+from qcompiler.ir.store import ConstantStore
+from qcompiler.ir.values import defining, integer, integers, quantized, rank, shape, string
+from qcompiler.pipeline import CompilerContext, QuantPass, Stage
+
+_IMAGE_OPS = (ConvOp, MaxPoolOp, AveragePoolOp, ResizeOp)
+_ANY_OPS = (LutOp, AddOp, SubOp, MulOp, ConcatOp, SplitOp, SliceOp, PadOp, MeanOp)
+
+
+def to_last(n: int) -> tuple[int, ...]:
+    """Permutation that moves channels from axis 1 to the end."""
+    return (0, *range(2, n), 1)
+
+
+def to_first(n: int) -> tuple[int, ...]:
+    """Permutation that moves channels from the end to axis 1."""
+    return (0, n - 1, *range(1, n - 1))
+
+
+def _inverse(perm: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(perm.index(i) for i in range(len(perm)))
+
+
+def transpose(x: SSAValue, perm: tuple[int, ...]) -> TransposeOp:
+    result = TensorType(quantized(x), [shape(x)[p] for p in perm])
+    return TransposeOp.create(operands=[x], result_types=[result], properties={"perm": array(perm)})
+
+
+class _ChannelsLast(RewritePattern):
+    """An image op between two transposes works channels-last."""
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
+        if not isinstance(op, _IMAGE_OPS) or string(op.layout) == "NHWC":
+            return
+        n = rank(op.operands[0])
+        before = transpose(op.operands[0], to_last(n))
+        y = op.results[0]
+        result = TensorType(quantized(y), [shape(y)[p] for p in to_last(n)])
+        properties = {**op.properties, "layout": StringAttr("NHWC")}
+        new = type(op).create(operands=[before.y, *op.operands[1:]], result_types=[result], properties=properties)
+        after = transpose(new.results[0], to_first(n))
+        before.location = new.location = after.location = op.location
+        rewriter.replace(op, [before, new, after], [after.y])
+
+
+class _Combine(RewritePattern):
+    """Two transposes are one, one that moves nothing disappears, one that moves no data is a reshape."""
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
+        if not isinstance(op, TransposeOp):
+            return
+        perm = integers(op.perm)
+        if list(perm) == sorted(perm):
+            rewriter.replace(op, [], [op.x])
+        elif (inner := defining(op.x, TransposeOp)) is not None:
+            first = integers(inner.perm)
+            new = transpose(inner.x, tuple(first[p] for p in perm))
+            new.location = op.location
+            rewriter.replace(op, [new], [new.y])
+        elif [p for p in perm if shape(op.x)[p] > 1] == [i for i, d in enumerate(shape(op.x)) if d > 1]:
+            new = ReshapeOp.create(operands=[op.x], result_types=[op.y.type])
+            new.location = op.location
+            rewriter.replace(op, [new], [new.results[0]])
+
+
+class _ReshapeOfReshape(RewritePattern):
+    """A reshape forgets the shape before; one to the shape it has does nothing."""
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
+        if not isinstance(op, ReshapeOp):
+            return
+        if shape(op.x) == shape(op.y):
+            rewriter.replace(op, [], [op.x])
+        elif (inner := defining(op.x, ReshapeOp)) is not None:
+            new = ReshapeOp.create(operands=[inner.x], result_types=[op.y.type])
+            new.location = op.location
+            rewriter.replace(op, [new], [new.results[0]])
+
+
+@dataclass
+class _SinkTranspose(RewritePattern):
+    """A transpose in front of an op that works on any order of axes moves behind it."""
+
+    store: ConstantStore
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
+        if not isinstance(op, _ANY_OPS):
+            return
+        data = [v for v in op.operands[: 1 if isinstance(op, LutOp) else None] if not isinstance(v.owner, ConstantOp)]
+        transposes = [defining(v, TransposeOp) for v in data]
+        perms = {integers(t.perm) for t in transposes if t is not None}
+        if not data or len(perms) != 1:
+            return
+        perm = perms.pop()
+        n = len(perm)
+        if any(rank(r) != n for r in op.results):
+            return
+        # an operand that is not transposed takes an inverse transpose; worth it only for a minority of small ones
+        others = [v for v, t in zip(data, transposes, strict=True) if t is None]
+        moved = [v for v, t in zip(data, transposes, strict=True) if t is not None]
+        if any(rank(v) != n for v in data) or sum(prod(shape(v)) for v in others) > sum(prod(shape(v)) for v in moved):
+            return
+        made: list[Operation] = []
+        operands = [self._operand(op, v, perm, made) for v in op.operands]
+        back = _inverse(perm)
+        results = [TensorType(quantized(r), [shape(r)[p] for p in back]) for r in op.results]
+        new = type(op).create(operands=operands, result_types=results, properties=self._properties(op, perm))
+        new.location = op.location
+        after = [transpose(r, perm) for r in new.results]
+        for t in (*made, *after):
+            t.location = op.location
+        rewriter.replace(op, [*made, new, *after], [t.y for t in after])
+
+    def _operand(self, op: Operation, value: SSAValue, perm: tuple[int, ...], made: list[Operation]) -> SSAValue:
+        if isinstance(op, LutOp) and value is op.table:
+            return value
+        if (t := defining(value, TransposeOp)) is not None and integers(t.perm) == perm:
+            return t.x
+        back = _inverse(perm)
+        if (constant := defining(value, ConstantOp)) is not None:
+            values = self.store[constant.resource]
+            values = values.reshape((1,) * (len(perm) - values.ndim) + values.shape).transpose(back)
+            new = ConstantOp.of(self.store, f"{constant.resource}.nhwc", values, quantized(value))
+            made.append(new)
+            return new.y
+        new_transpose = transpose(value, back)
+        made.append(new_transpose)
+        return new_transpose.y
+
+    @staticmethod
+    def _properties(op: Operation, perm: tuple[int, ...]) -> dict:  # type: ignore[type-arg]
+        """Attributes that name axes, in the order of axes before the transpose."""
+        properties = dict(op.properties)
+        n, back = len(perm), _inverse(perm)
+        if "axis" in properties:
+            properties["axis"] = number(perm[integer(properties["axis"])])
+        if "axes" in properties:
+            properties["axes"] = array(sorted(perm[a] for a in integers(properties["axes"])))
+        for name in ("starts", "steps"):
+            if name in properties:
+                values = integers(properties[name])
+                properties[name] = array([values[back[i]] for i in range(n)])
+        if isinstance(op, PadOp):
+            pads = integers(op.pads)
+            properties["pads"] = array([pads[h + back[i]] for h in (0, n) for i in range(n)])
+        return properties
+
+
+@dataclass(frozen=True)
+class PlanLayout(QuantPass):
+    """Makes images channels-last and cancels the transposes this costs; only positions in memory change."""
+
+    name: ClassVar[str] = "plan-layout"
+    requires: ClassVar = (Stage.INTEGER, Stage.LEGAL)
+    ensures: ClassVar = Stage.LAID_OUT
+
+    def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
+        rewrite(module, _ChannelsLast())
+        rewrite(module, _Combine(), _ReshapeOfReshape(), _SinkTranspose(ctx.store))
