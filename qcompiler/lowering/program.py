@@ -6,7 +6,8 @@ A `Kernel` is a scheduled TIR PrimFunc whose parameters are buffers in this orde
 
 Quantized activations of rank 4 are stored channels-last as two-dimensional buffers `[N*(t+H+b), (l+W+r)*C]`,
 where `(t, l, b, r)` is the tensor's halo: a border that holds the zero point, so that convolutions and pools
-that pad read it in place. Every other tensor is stored row-major in its logical shape.
+that pad read it in place. One kernel writes all of a buffer, its halo included. Every other tensor is stored
+row-major in its logical shape.
 
 Every buffer starts at a multiple of `ALIGNMENT` bytes. At least `SLACK` bytes past the end of every buffer
 and of every constant may be read (never written), with one exception: inputs and outputs of the program are
@@ -106,7 +107,10 @@ class Program:
                     raise ValueError(f"step {step.location!r} reads {name!r} before any step has written it")
             for name in step.outputs:
                 if name in written:
-                    raise ValueError(f"step {step.location!r} writes {name!r}, which already holds a value")
+                    raise ValueError(
+                        f"step {step.location!r} writes {name!r}, which already holds a value; "
+                        "one kernel writes all of a buffer, its border included"
+                    )
                 written.add(name)
             self._check_parameters(step)
         for name in self.outputs:
