@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import tvm
 from tvm import tirx
 from tvm.ir import Range
 from tvm.s_tir import SBlock, SBlockRealize, Schedule
+from tvm.s_tir.schedule import LoopRV
 from tvm.target.codegen import llvm_lookup_intrinsic_id
 from tvm.tirx import Broadcast, BufferLoad, BufferStore, For, ForKind, Ramp, SeqStmt, Shuffle
 
@@ -96,37 +98,90 @@ class Tile:
         return buffer
 
     def statement(self) -> Stmt:
-        axes = {name: tirx.Var(f"v{name}", "int32") for name in self.loops}
-        body = block(self.body(*axes.values()))
+        axes = [_axis(name, extent, tirx.IterVar.DataPar) for name, extent in self.loops.items()]
         inner = SBlock(
-            [
-                tirx.IterVar(Range(0, extent), axes[name], tirx.IterVar.DataPar)
-                for name, extent in self.loops.items()
-            ],
+            axes,
             [_whole(buffer) for buffer in self.reads],
             [_whole(buffer) for buffer in self.writes],
             self.name,
-            body,
+            block(self.body(*[axis.var for axis in axes])),
             alloc_buffers=self.temporaries,
         )
-        variables = {name: tirx.Var(name, "int32") for name in self.loops}
-        nest: Stmt = SBlockRealize(list(variables.values()), True, inner)
-        for name, extent in reversed(self.loops.items()):
-            nest = For(variables[name], int32(0), int32(extent), ForKind.SERIAL, nest)
-        return nest
+        return _nest(self.loops, inner)
+
+
+Access = tuple[Buffer, list[Expr]]
+"""One element of a buffer."""
+
+
+@dataclass
+class ElementBlock:
+    """A schedulable block that writes one element: `update`, after `initial` where there is a reduction.
+
+    The callables get all axes by name, and return values; `reads` and `write` name the elements touched.
+    """
+
+    name: str
+    spatial: Mapping[str, int]
+    reduction: Mapping[str, int]
+    write: Callable[..., Access]
+    reads: Callable[..., list[Access]]
+    update: Callable[..., Expr]
+    initial: Callable[..., Expr] | None = None
+
+    def statement(self) -> Stmt:
+        spatial = [_axis(name, extent, tirx.IterVar.DataPar) for name, extent in self.spatial.items()]
+        reduction = [_axis(name, extent, tirx.IterVar.CommReduce) for name, extent in self.reduction.items()]
+        extents = {**self.spatial, **self.reduction}
+        variables = {name: axis.var for name, axis in zip(extents, spatial + reduction, strict=True)}
+        target, indices = self.write(**variables)
+        init = None if self.initial is None else BufferStore(target, self.initial(**variables), indices)
+        inner = SBlock(
+            spatial + reduction,
+            [_element(*access) for access in self.reads(**variables)],
+            [_element(target, indices)],
+            self.name,
+            BufferStore(target, self.update(**variables), indices),
+            init,
+        )
+        return _nest(extents, inner)
 
 
 def buffer(name: str, shape: Sequence[int], dtype: str) -> Buffer:
     return tirx.decl_buffer(tuple(shape), dtype, name)
 
 
+def constant_buffers(arrays: Sequence[np.ndarray]) -> list[Buffer]:
+    """Parameters for the packed constants of a kernel."""
+    return [buffer(f"c{i}", array.shape, str(array.dtype)) for i, array in enumerate(arrays)]
+
+
+def _axis(name: str, extent: int, kind: int) -> tirx.IterVar:
+    return tirx.IterVar(Range(0, extent), tirx.Var(f"v{name}", "int32"), kind)
+
+
+def _nest(extents: Mapping[str, int], inner: SBlock) -> Stmt:
+    variables = {name: tirx.Var(name, "int32") for name in extents}
+    nest: Stmt = SBlockRealize(list(variables.values()), True, inner)
+    for name, extent in reversed(extents.items()):
+        nest = For(variables[name], int32(0), int32(extent), ForKind.SERIAL, nest)
+    return nest
+
+
 def _whole(source: Buffer):
     return tirx.BufferRegion(source, [Range(0, extent) for extent in source.shape])
 
 
-def function(params: Sequence[Buffer], tiles: Sequence[Tile]) -> Schedule:
-    """A schedule of the PrimFunc `main` that runs `tiles` in order; its parameters do not overlap."""
-    root = SBlock([], [], [], "root", block([tile.statement() for tile in tiles]))
+def _element(source: Buffer, indices: Sequence[Expr]):
+    return tirx.BufferRegion(source, [Range.from_min_extent(index, 1) for index in indices])
+
+
+def function(
+    params: Sequence[Buffer], blocks: Sequence[Tile | ElementBlock], temporaries: Sequence[Buffer] = ()
+) -> Schedule:
+    """A schedule of the PrimFunc `main` that runs `blocks` in order; its parameters do not overlap."""
+    body = block([part.statement() for part in blocks])
+    root = SBlock([], [], [], "root", body, alloc_buffers=list(temporaries))
     attrs = {"global_symbol": "main", "s_tir": True, "tirx.noalias": True}
     func = tirx.PrimFunc(
         list(params), SBlockRealize([], True, root), attrs=tvm.ir.make_node("ir.DictAttrs", **attrs)
@@ -134,7 +189,13 @@ def function(params: Sequence[Buffer], tiles: Sequence[Tile]) -> Schedule:
     return Schedule(tvm.IRModule({"main": func}))
 
 
+def loops_of(schedule: Schedule, name: str) -> dict[str, LoopRV]:
+    """The loops around a block by the names of their variables, outermost first."""
+    loops = schedule.get_loops(schedule.get_sblock(name))
+    return {schedule.get(loop).loop_var.name: loop for loop in loops}
+
+
 def reorder(schedule: Schedule, tile: str, order: Sequence[str]) -> None:
     """Nests the loops of the block `tile` in the given order, outermost first."""
-    loops = {schedule.get(loop).loop_var.name: loop for loop in schedule.get_loops(schedule.get_sblock(tile))}
+    loops = loops_of(schedule, tile)
     schedule.reorder(*[loops[name] for name in order])

@@ -3,103 +3,79 @@
 from __future__ import annotations
 
 import numpy as np
-from qcompiler.targets.host.dense import (
-    Dense,
-    channel_blocks,
-    choose_tile,
-    dense_tile,
-    pack_weights,
-    packed_parameters,
-)
-from qcompiler.targets.host.epilogue import Epilogue, is_bounded
+from qcompiler.targets.host.dense import Dense, constant_kernel
+from qcompiler.targets.host.depthwise import conv_depthwise
 from qcompiler.targets.host.isa import QUAD, Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
 
+from qcompiler.lowering.compute_conv import generic_conv
 from qcompiler.lowering.program import Kernel
-from qcompiler.lowering.tir import buffer, function, reorder
+from qcompiler.lowering.tir import buffer
 from qcompiler.lowering.workload import ConvWorkload
-
-_FIRST_LEVEL_CACHE = 24 * 1024
 
 
 def conv_dense(
     workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec
 ) -> Kernel | None:
     """Register tiles over runs of contiguous bytes: any kernel, stride, dilation and group; 8-bit outputs."""
-    if workload.requantize.out_dtype not in ("uint8", "int8") or not workload.halo_covers_pads:
+    if workload.requantize.out_dtype not in ("uint8", "int8"):
         return None
-    isa = isa_of(spec.instruction_set)
-    dense, runs = _as_dense(workload, weights, isa)
-    tile = choose_tile(dense, isa)
-    blocks = channel_blocks(dense.channels, tile.vectors, isa.lanes)
-    packed = pack_weights(runs, blocks, isa)
-    shifted = bias.astype(np.int64) - isa.bias_offset(workload.x_dtype) * runs.sum(
-        (2, 3, 4), np.int64
-    ).reshape(-1)
-    constants = (packed, *packed_parameters(shifted, workload.requantize, dense.groups, blocks))
-
+    dense, runs = _as_dense(workload, weights, isa_of(spec.instruction_set))
     x = buffer("x", workload.x_shape, workload.x_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
-    weight_buffer, bias_buffer, *parameters = (
-        buffer(f"c{i}", array.shape, str(array.dtype)) for i, array in enumerate(constants)
-    )
-    bounded = is_bounded(workload.requantize, workload.acc_bound)
-    epilogue = Epilogue(isa, workload.requantize, parameters, bounded)
-    block = dense_tile(dense, tile, isa, x, weight_buffer, bias_buffer, epilogue, y)
-    schedule = function([x, weight_buffer, bias_buffer, *parameters, y], [block])
-    reorder(schedule, "tile", "nhwc" if packed.nbytes <= _FIRST_LEVEL_CACHE else "nchw")
-    return Kernel(
-        schedule.mod["main"], f"{spec.instruction_set}-dense-{tile.pixels}x{tile.vectors}", constants
-    )
+    return constant_kernel(dense, runs, bias, workload.requantize, workload.acc_bound, x, y, spec)
+
+
+def conv_generic(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel:
+    """The target-neutral loops: any output type."""
+    return generic_conv(workload, weights, bias)
+
+
+conv_rules = [conv_depthwise, conv_dense, conv_generic]
+
+
+def conv_kernel(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel:
+    """The kernel of the first rule that applies.
+
+    `weights` is int8 `[OC, IC/group, KH, KW]`, `bias` int32 `[OC]`. Raises ValueError if the halo of the
+    activation does not cover the pads (a `pad_copy_kernel` in front of the convolution makes one that does).
+    """
+    if not workload.halo_covers_pads:
+        raise ValueError(
+            f"the halo {workload.x_halo} of the activation does not cover the pads {workload.pads}"
+        )
+    return next(kernel for rule in conv_rules if (kernel := rule(workload, weights, bias, spec)) is not None)
 
 
 def _as_dense(workload: ConvWorkload, weights: np.ndarray, isa: Isa) -> tuple[Dense, np.ndarray]:
     """The workload as runs, and its weights as `[group, channel, tap row, tap column, run]`."""
     groups = workload.group // _merged_groups(workload, isa)
     runs = _merge(weights, workload.group, groups)
-    channels, inputs = runs.shape[1], runs.shape[-1]
-    row = workload.x_shape[1]
-    taps, tap_steps = (
-        (workload.kh, workload.kw),
-        (
-            workload.dilations[0] * row,
-            workload.dilations[1] * workload.ic,
-        ),
-    )
     if groups == 1 and (workload.kw == 1 or workload.dilations[1] == 1):
         runs = runs.reshape(*runs.shape[:3], 1, -1)
-        taps = (workload.kh, 1)
-    run = runs.shape[-1] if groups == 1 else inputs
+    x_row, y_row = workload.x_shape[1], workload.y_shape[1]
+    x_image, y_image = (shape[0] // workload.n * shape[1] for shape in (workload.x_shape, workload.y_shape))
+    x_column = workload.strides[1] * workload.ic
     grid = (workload.n, workload.oh, workload.ow)
-    x_steps = (
-        (workload.x_shape[0] // workload.n) * row,
-        workload.strides[0] * row,
-        workload.strides[1] * workload.ic,
-    )
-    y_row = workload.y_shape[1]
-    y_steps = ((workload.y_shape[0] // workload.n) * y_row, y_row, workload.oc)
-    if (
-        workload.kh == workload.kw == 1
-        and x_steps[1] == workload.ow * x_steps[2]
-        and y_row == workload.ow * workload.oc
-    ):
-        grid = (
-            (1, 1, workload.n * workload.oh * workload.ow)
-            if not any((*workload.x_halo, *workload.y_halo))
-            else (workload.n, 1, workload.oh * workload.ow)
-        )
+    x_steps = (x_image, workload.strides[0] * x_row, x_column)
+    y_steps = (y_image, y_row, workload.oc)
+    # Rows that follow each other without a gap are one row, and images likewise.
+    if x_steps[1] == workload.ow * x_column and y_row == workload.ow * workload.oc:
+        grid = (workload.n, 1, workload.oh * workload.ow)
+        if x_image == grid[2] * x_column and y_image == grid[2] * workload.oc:
+            grid = (1, 1, workload.n * grid[2])
     dense = Dense(
-        grid,
-        x_steps,
-        workload.x_origin,
-        y_steps,
-        workload.y_origin,
-        taps,
-        tap_steps,
-        run,
-        groups,
-        channels,
-        workload.x_dtype,
+        grid=grid,
+        x_steps=x_steps,
+        x_origin=workload.x_origin,
+        y_steps=y_steps,
+        y_origin=workload.y_origin,
+        taps=runs.shape[2:4],
+        tap_steps=(workload.dilations[0] * x_row, workload.dilations[1] * workload.ic),
+        run=runs.shape[-1],
+        groups=groups,
+        channels=runs.shape[1],
+        x_dtype=workload.x_dtype,
     )
     return dense, runs
 

@@ -16,18 +16,35 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from qcompiler.targets.host.epilogue import Epilogue, Part
-from qcompiler.targets.host.isa import QUAD, Isa
+from qcompiler.targets.host.epilogue import Epilogue, Part, is_bounded
+from qcompiler.targets.host.isa import QUAD, Isa, isa_of
+from qcompiler.targets.spec import TargetSpec
 from tvm import tirx
+from tvm.s_tir import Schedule
 
+from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.requantize import requantize_constants
-from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, int32, load, loop, store
+from qcompiler.lowering.tir import (
+    Buffer,
+    Expr,
+    Stmt,
+    Tile,
+    constant_buffers,
+    function,
+    int32,
+    load,
+    loop,
+    reorder,
+    store,
+)
 from qcompiler.lowering.workload import Requantize
 
 _EPILOGUE_COST = 4.0
 """Cycles to requantize and store one accumulator."""
 _TILE_COST = 12.0
 """Cycles of loop control and address arithmetic for one tile."""
+_FIRST_LEVEL_CACHE = 24 * 1024
+"""Bytes of weights that stay in the first-level cache beside the activations."""
 
 
 @dataclass(frozen=True)
@@ -139,18 +156,18 @@ def pack_weights(weights: np.ndarray, blocks: ChannelBlocks, isa: Isa) -> np.nda
     return np.ascontiguousarray(isa.arrange(ordered)).reshape(ordered.shape[0] * ordered.shape[1], -1)
 
 
-def pack_channels(values: np.ndarray, groups: int, blocks: ChannelBlocks) -> np.ndarray:
+def pack_channels(values: np.ndarray, groups: int, channels: np.ndarray) -> np.ndarray:
     """Values `[group * channel]` in the order of the packed lanes; 1 in lanes without a channel."""
-    chosen = values.reshape(groups, -1)[:, blocks.channels]
-    return np.where(blocks.channels < 0, values.dtype.type(1), chosen).reshape(-1)
+    chosen = values.reshape(groups, -1)[:, channels]
+    return np.where(channels < 0, values.dtype.type(1), chosen).reshape(-1)
 
 
 def packed_parameters(
-    bias: np.ndarray, requantize: Requantize, groups: int, blocks: ChannelBlocks
+    bias: np.ndarray, requantize: Requantize, groups: int, channels: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Bias and requantize constants in the order of the packed lanes."""
+    """Bias and requantize constants in the order of the packed lanes; `channels` as in `ChannelBlocks`."""
     constants = (bias.astype(np.int32), *requantize_constants(requantize, len(bias)))
-    return tuple(pack_channels(values, groups, blocks) for values in constants)
+    return tuple(pack_channels(values, groups, channels) for values in constants)
 
 
 def dense_tile(
@@ -167,8 +184,8 @@ def dense_tile(
 ) -> Tile:
     """The block `tile` under the loops `n`, `h`, `w`, `c` over images, rows, columns and channel blocks.
 
-    `row_terms` holds an int32 for each output pixel that is added to all its channels. `batch_of` gives the
-    entry of `weights` and `bias` that an image uses, where there are several.
+    `row_terms` holds an int32 for each pixel (of one image, if all read the same), which is added to all its
+    channels. `batch_of` gives the entry of `weights` and `bias` that an image uses, where there are several.
     """
     images, height, width = dense.grid
     blocks = channel_blocks(dense.channels, tile.vectors, isa.lanes)
@@ -194,7 +211,8 @@ def dense_tile(
             value = load(bias, packed * block_lanes + vector * isa.lanes, isa.lanes)
             if row_terms is None:
                 return value
-            index = (n * height + row + pixel[0]) * width + column + pixel[1]
+            image = n if dense.x_steps[0] else int32(0)
+            index = (image * height + row + pixel[0]) * width + column + pixel[1]
             return value + tirx.Broadcast(load(row_terms, index), isa.lanes)
 
         def step(tap_row: Expr, tap_column: Expr, quad: Expr) -> list[Stmt]:
@@ -246,6 +264,42 @@ def dense_tile(
     reads = [x, weights, bias, *epilogue.parameters, *([] if row_terms is None else [row_terms])]
     result = Tile("tile", loops, body, reads, [y])
     return result
+
+
+def schedule_tile(params: Sequence[Buffer], tiles: Sequence[Tile], weight_bytes: int) -> Schedule:
+    """The kernel's schedule: channel blocks innermost if all weights stay in the first-level cache."""
+    schedule = function(params, tiles)
+    reorder(schedule, "tile", "nhwc" if weight_bytes <= _FIRST_LEVEL_CACHE else "nchw")
+    return schedule
+
+
+def constant_kernel(
+    dense: Dense,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    requantize: Requantize,
+    acc_bound: int,
+    x: Buffer,
+    y: Buffer,
+    spec: TargetSpec,
+) -> Kernel:
+    """A matrix product with constant weights, int8 `[group, channel, tap row, tap column, run]`."""
+    isa = isa_of(spec.instruction_set)
+    tile = choose_tile(dense, isa)
+    blocks = channel_blocks(dense.channels, tile.vectors, isa.lanes)
+    packed = pack_weights(weights, blocks, isa)
+    sums = weights.sum((2, 3, 4), np.int64).reshape(-1)
+    shifted = bias - isa.bias_offset(dense.x_dtype) * sums
+    constants = (packed, *packed_parameters(shifted, requantize, dense.groups, blocks.channels))
+    buffers = constant_buffers(constants)
+    epilogue = Epilogue(isa, requantize, buffers[2:], is_bounded(requantize, acc_bound))
+    block = dense_tile(dense, tile, isa, x, buffers[0], buffers[1], epilogue, y)
+    schedule = schedule_tile([x, *buffers, y], [block], packed.nbytes)
+    return Kernel(schedule.mod["main"], rule_name(spec, "dense", tile), constants)
+
+
+def rule_name(spec: TargetSpec, rule: str, tile: RegisterTile) -> str:
+    return f"{spec.instruction_set}-{rule}-{tile.pixels}x{tile.vectors}"
 
 
 def _tile_start(index: Expr, size: int, extent: int) -> Expr:

@@ -21,6 +21,7 @@ class Isa:
     """Vectors of `lanes` int32. `x` operands are made by `operand` from bytes and may be several vectors."""
 
     lanes: int
+    registers: int
     accumulators: int
     """Most accumulators a register tile may have without spilling."""
     dot_cost: float
@@ -130,41 +131,34 @@ class Madd(Isa):
         return 0
 
 
-def vnni(lanes: int) -> Vnni:
-    """VNNI on 128-, 256- or 512-bit vectors."""
-    packs = {
-        16: ("avx512.packssdw.512", "avx512.packuswb.512", "avx512.packsswb.512"),
-        8: ("avx2.packssdw", "avx2.packuswb", "avx2.packsswb"),
-        4: ("sse2.packssdw.128", "sse2.packuswb.128", "sse2.packsswb.128"),
-    }[lanes]
-    return Vnni(lanes, 15, 0.5, 0.0, *(f"llvm.x86.{name}" for name in packs))
-
-
-_ISAS = {
-    "avx512-vnni": vnni(16),
-    "avx2": Madd(
-        8,
-        12,
-        1.5,
-        1.0,
-        "llvm.x86.avx2.packssdw",
-        "llvm.x86.avx2.packuswb",
-        "llvm.x86.avx2.packsswb",
-        "llvm.x86.avx2.pmadd.wd",
-    ),
-    "portable": Madd(
-        4,
-        10,
-        2.0,
-        1.0,
-        "llvm.x86.sse2.packssdw.128",
-        "llvm.x86.sse2.packuswb.128",
-        "llvm.x86.sse2.packsswb.128",
-        "llvm.x86.sse2.pmadd.wd",
-    ),
+_PACKS = {
+    16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512", "llvm.x86.avx512.packsswb.512"),
+    8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb", "llvm.x86.avx2.packsswb"),
+    4: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packuswb.128", "llvm.x86.sse2.packsswb.128"),
 }
+_MADDS = {8: "llvm.x86.avx2.pmadd.wd", 4: "llvm.x86.sse2.pmadd.wd"}
+
+
+def _vnni(lanes: int) -> Vnni:
+    return Vnni(lanes, 32, 15, 0.5, 0.0, *_PACKS[lanes])
+
+
+def _madd(lanes: int, dot_cost: float) -> Madd:
+    return Madd(lanes, 16, 8, dot_cost, 1.0, *_PACKS[lanes], _MADDS[lanes])
+
+
+_ISAS: dict[str, tuple[Isa, ...]] = {
+    "avx512-vnni": (_vnni(16), _vnni(8), _vnni(4)),
+    "avx2": (_madd(8, 1.5), _madd(4, 1.5)),
+    "portable": (_madd(4, 2.0),),
+}
+
+
+def isas_of(instruction_set: str) -> tuple[Isa, ...]:
+    """The vector widths of `TargetSpec.instruction_set`, widest first."""
+    return _ISAS[instruction_set]
 
 
 def isa_of(instruction_set: str) -> Isa:
     """The widest vectors of `TargetSpec.instruction_set`."""
-    return _ISAS[instruction_set]
+    return _ISAS[instruction_set][0]

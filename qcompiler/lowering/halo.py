@@ -1,0 +1,137 @@
+"""Kernels for the halos of channels-last activations: copy into a buffer with another halo, fill a border.
+
+They never access anything outside their buffers, so they may read and write the caller's memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tvm import tirx
+from tvm.s_tir import SBlock, SBlockRealize
+
+from qcompiler.lowering.program import Halo, Kernel
+from qcompiler.lowering.tir import (
+    Buffer,
+    Expr,
+    Stmt,
+    Tile,
+    block,
+    buffer,
+    function,
+    int32,
+    load,
+    loop,
+    splat,
+    store,
+)
+from qcompiler.lowering.workload import physical_shape
+
+_LANES = 64
+"""Elements moved at once."""
+
+Shape = tuple[int, int, int, int]
+"""Images, rows, columns, channels."""
+
+
+def pad_copy_kernel(shape: Shape, x_halo: Halo, y_halo: Halo, pad_value: int, dtype: str) -> Kernel:
+    """Copies the activation `shape` from a buffer with one halo to one with another, its border filled."""
+    n, h, w, c = shape
+    x = buffer("x", physical_shape(*shape, x_halo), dtype)
+    y = buffer("y", physical_shape(*shape, y_halo), dtype)
+
+    def body(image: Expr, row: Expr) -> list[Stmt]:
+        source = _interior_row(shape, x_halo, image, row)
+        target = _interior_row(shape, y_halo, image, row)
+        return _runs(w * c, lambda i, lanes: store(y, target + i, load(x, source + i, lanes), lanes))
+
+    copy = Tile("copy", {"n": n, "h": h}, body, [x], [y])
+    schedule = function([x, y], [copy, *_border_tiles(y, shape, y_halo, pad_value)])
+    return Kernel(schedule.mod["main"], "pad-copy")
+
+
+def fill_border_kernel(shape: Shape, halo: Halo, value: int, dtype: str) -> Kernel:
+    """Fills the border of a buffer for the activation `shape`; the halo is not empty."""
+    y = buffer("y", physical_shape(*shape, halo), dtype)
+    return Kernel(function([y], _border_tiles(y, shape, halo, value)).mod["main"], "fill-border")
+
+
+def with_border(kernel: Kernel, shape: Shape, halo: Halo, value: int) -> Kernel:
+    """`kernel`, which writes only the interior of its last output, made to fill the border of it as well."""
+    if not any(halo):
+        return kernel
+    params = kernel.func.params
+    y = params[len(params) - len(kernel.scratch) - 1]
+    realize = kernel.func.body
+    root = realize.block
+    border = [tile.statement() for tile in _border_tiles(y, shape, halo, value)]
+    extended = SBlock(
+        root.iter_vars,
+        root.reads,
+        root.writes,
+        root.name_hint,
+        block([root.body, *border]),
+        root.init,
+        root.alloc_buffers,
+        root.match_buffers,
+        root.annotations,
+    )
+    func = tirx.PrimFunc(
+        params, SBlockRealize(realize.iter_values, realize.predicate, extended), attrs=kernel.func.attrs
+    )
+    return replace(kernel, func=func)
+
+
+def _border_tiles(y: Buffer, shape: Shape, halo: Halo, value: int) -> list[Tile]:
+    """The border as contiguous runs: above, below, and between the interiors of neighbouring rows."""
+    n, h, w, c = shape
+    top, left, bottom, right = halo
+    row = (left + w + right) * c
+    image = (top + h + bottom) * row
+    begin, between, end = top * row + left * c, (right + left) * c, right * c + bottom * row
+
+    def fill(offset: Expr, length: int) -> list[Stmt]:
+        def put(i: Expr, lanes: int) -> Stmt:
+            return store(y, offset + i, splat(value, str(y.dtype), lanes), lanes)
+
+        return _runs(length, put)
+
+    tiles = []
+    if begin:
+        tiles.append(Tile("above", {"n": n}, lambda i: fill(i * image, begin), [], [y]))
+    if end:
+        tiles.append(Tile("below", {"n": n}, lambda i: fill(i * image + (image - end), end), [], [y]))
+    if between and h > 1:
+        first = begin + w * c
+        tiles.append(
+            Tile(
+                "sides",
+                {"n": n, "h": h - 1},
+                lambda i, j: fill(i * image + j * row + first, between),
+                [],
+                [y],
+            )
+        )
+    return tiles
+
+
+def _interior_row(shape: Shape, halo: Halo, image: Expr, row: Expr) -> Expr:
+    """Offset of the first interior element of a row."""
+    _, h, w, c = shape
+    top, left, bottom, right = halo
+    length = (left + w + right) * c
+    return (image * (top + h + bottom) + row) * length + (top * length + left * c)
+
+
+def _runs(length: int, move: Callable[[Expr, int], Stmt]) -> list[Stmt]:
+    """`move(offset, lanes)` over `length` elements: whole vectors, then ever smaller ones."""
+    whole = length // _LANES
+    statements = loop(whole, lambda i: [move(i * _LANES, _LANES)]) if whole else []
+    done, lanes = whole * _LANES, _LANES
+    while done < length:
+        while lanes > length - done:
+            lanes //= 2
+        statements.append(move(int32(done), lanes))
+        done += lanes
+    return statements

@@ -1,0 +1,6 @@
+"""What lowering asks of the host; see `TargetSpec.kernels`."""
+
+from qcompiler.targets.host.conv import conv_kernel, conv_rules
+from qcompiler.targets.host.spec import tvm_target
+
+__all__ = ["conv_kernel", "conv_rules", "tvm_target"]
