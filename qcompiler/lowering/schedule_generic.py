@@ -172,7 +172,7 @@ def rows(problem: Elementwise) -> Tile | None:
         or any(s.walk.strides[-1] for x in problem.inputs for s in x.selectors)
     ):
         return None
-    return _along_last_axis("rows", problem, _power_of_two(min(problem.lanes, problem.extents[-1])))
+    return _along_last_axis("rows", problem, power_of_two(min(problem.lanes, problem.extents[-1])))
 
 
 def blocks(problem: Elementwise) -> Tile | None:
@@ -190,16 +190,16 @@ def blocks(problem: Elementwise) -> Tile | None:
     # A few interleaved channels are loaded or stored together with their neighbours.
     flat_in = width <= _INTERLEAVED and x.strides[-1] == width
     flat_out = height <= _INTERLEAVED and y.strides[across] == height
-    h = height if flat_out else _power_of_two(min(_BLOCK, height))
-    w = width if flat_in else _power_of_two(min(_BLOCK, width))
+    h = height if flat_out else power_of_two(min(_BLOCK, height))
+    w = width if flat_in else power_of_two(min(_BLOCK, width))
     early = _item_bytes(y) <= _item_bytes(x)
 
     def body(*indices: Expr) -> list[Stmt]:
         indices = (
             *indices[:across],
-            _start(indices[across], w, width),
+            piece_start(indices[across], w, width),
             *indices[across + 1 : -1],
-            _start(indices[-1], h, height),
+            piece_start(indices[-1], h, height),
         )
         x_start, y_start = x.offset(indices), y.offset(indices)
         apply_early = (lambda v, n: problem.body([v], n)) if early else (lambda v, n: v)
@@ -311,7 +311,7 @@ def _along_last_axis(name: str, problem: Elementwise, lanes: int) -> Tile:
     y = problem.output
 
     def body(*indices: Expr) -> list[Stmt]:
-        indices = (*indices[:-1], _start(indices[-1], lanes, last))
+        indices = (*indices[:-1], piece_start(indices[-1], lanes, last))
         operands = []
         for x in problem.inputs:
             if x.strides[-1] == 0 and lanes > 1:
@@ -349,14 +349,14 @@ def _transposed(
     return columns
 
 
-def _start(index: Expr, size: int, extent: int) -> Expr:
+def piece_start(index: Expr, size: int, extent: int) -> Expr:
     """Where piece `index` of `size` starts; the last one overlaps where `extent` is no multiple."""
     if extent <= size:
         return int32(0)
     return index * size if extent % size == 0 else tirx.min(index * size, int32(extent - size))
 
 
-def _power_of_two(value: int) -> int:
+def power_of_two(value: int) -> int:
     """The largest power of two not above `value`."""
     return 1 << (value.bit_length() - 1)
 
