@@ -1,6 +1,7 @@
 """What lowering asks of the host; see `TargetSpec.kernels`."""
 
 from qcompiler.targets.host.conv import conv_kernel, conv_rules
+from qcompiler.targets.host.matmul import matmul_kernel, matmul_rules
 from qcompiler.targets.host.spec import tvm_target
 
-__all__ = ["conv_kernel", "conv_rules", "tvm_target"]
+__all__ = ["conv_kernel", "conv_rules", "matmul_kernel", "matmul_rules", "tvm_target"]

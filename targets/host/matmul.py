@@ -1,0 +1,279 @@
+"""Rules for matrix products on the host, in the order they are tried.
+
+With stored values, `sum (a - za) * (b - zb) = sum a*b - za * sum_k b - zb * (sum_k a - K * za)`: a term for
+each column, which starts the accumulator together with the bias, and one for each row, needed only if `zb` is
+not 0. The dot product takes a signed right-hand side, so unsigned values enter as `b - 128` with `zb - 128`.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from qcompiler.targets.host.dense import (
+    ChannelBlocks,
+    Dense,
+    channel_blocks,
+    choose_tile,
+    constant_kernel,
+    dense_tile,
+    pack_channels,
+    pack_weights,
+    packed_parameters,
+    rule_name,
+    schedule_tile,
+)
+from qcompiler.targets.host.epilogue import Epilogue, is_bounded
+from qcompiler.targets.host.isa import QUAD, Isa, isa_of
+from qcompiler.targets.spec import TargetSpec
+from tvm import tirx
+
+from qcompiler.lowering.compute_conv import generic_matmul
+from qcompiler.lowering.program import Kernel
+from qcompiler.lowering.tir import (
+    Buffer,
+    Expr,
+    Stmt,
+    Tile,
+    buffer,
+    constant_buffers,
+    int32,
+    load,
+    loop,
+    shuffle,
+    splat,
+    store,
+)
+from qcompiler.lowering.workload import MatmulWorkload
+
+_SUM_LANES = 16
+"""Elements of a row added at once."""
+
+
+def matmul_constant(
+    workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec
+) -> Kernel | None:
+    """A constant right-hand side `[k, n]` that is int8 once its zero point is subtracted; 8-bit outputs."""
+    if b is None or prod(workload.b_batch) > 1 or not _is_regular(workload):
+        return None
+    centred = b.reshape(workload.k, workload.n).astype(np.int64) - workload.b_zero_point
+    if centred.min() < -128 or centred.max() > 127:
+        return None
+    start = _bias(workload, bias) - workload.a_zero_point * centred.sum(0)
+    a = buffer("a", workload.a_shape, workload.a_dtype)
+    y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
+    columns = _as_channels(centred)
+    return constant_kernel(
+        _dense(workload), columns, start, workload.requantize, workload.acc_bound, a, y, spec
+    )
+
+
+def matmul_packed(
+    workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec
+) -> Kernel | None:
+    """Any zero points; a right-hand side that is no constant is packed at run time; 8-bit outputs."""
+    if not _is_regular(workload):
+        return None
+    isa = isa_of(spec.instruction_set)
+    dense = _dense(workload)
+    tile = choose_tile(dense, isa)
+    blocks = channel_blocks(workload.n, tile.vectors, isa.lanes)
+    matrices = prod(workload.b_batch)
+    factor = workload.a_zero_point + isa.bias_offset(workload.a_dtype)
+    start, *parameters = packed_parameters(_bias(workload, bias), workload.requantize, 1, blocks.channels)
+    a = buffer("a", workload.a_shape, workload.a_dtype)
+    y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
+    packed_shape = (matrices * len(blocks.channels), dense.steps * tile.vectors * isa.bytes)
+    inputs, constants, tiles, scratch = [a], list(parameters), [], []
+    if b is None:
+        right = buffer("b", workload.b_shape, workload.b_dtype)
+        weights, columns = (
+            buffer("packed", packed_shape, "int8"),
+            buffer("columns", (matrices * start.size,), "int32"),
+        )
+        inputs.append(right)
+        scratch += [weights, columns]
+        constants.insert(0, start)
+        buffers = constant_buffers(constants)
+        start_buffer, *parameter_buffers = buffers
+        tiles.append(_pack_tile(workload, dense, blocks, isa, right, start_buffer, weights, columns, factor))
+    else:
+        signed = _signed(b).reshape(matrices, workload.k, workload.n)
+        packed = [pack_weights(_as_channels(matrix), blocks, isa) for matrix in signed]
+        starts = _bias(workload, bias) - factor * signed.sum(1)
+        ordered = [pack_channels(row.astype(np.int32), 1, blocks.channels) for row in starts]
+        constants = [np.concatenate(packed), np.concatenate(ordered), *parameters]
+        buffers = constant_buffers(constants)
+        weights, columns, *parameter_buffers = buffers
+    rows = None
+    if zero_point := _signed_zero_point(workload):
+        rows = buffer("rows", (prod(workload.a_batch) * workload.m,), "int32")
+        scratch.append(rows)
+        tiles.append(_row_terms_tile(workload, zero_point, a, rows))
+    epilogue = Epilogue(
+        isa, workload.requantize, parameter_buffers, is_bounded(workload.requantize, workload.acc_bound)
+    )
+    batch_of = None if matrices == 1 else (lambda n: n)
+    tiles.append(dense_tile(dense, tile, isa, a, weights, columns, epilogue, y, rows, batch_of))
+    schedule = schedule_tile([*inputs, *buffers, y, *scratch], tiles, int(np.prod(packed_shape)) // matrices)
+    shapes = tuple((tuple(int(n) for n in s.shape), str(s.dtype)) for s in scratch)
+    return Kernel(schedule.mod["main"], rule_name(spec, "packed", tile), tuple(constants), shapes)
+
+
+def matmul_generic(
+    workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec
+) -> Kernel:
+    """The target-neutral loops: any broadcasting of batch axes, any output type."""
+    return generic_matmul(workload, b, bias)
+
+
+matmul_rules = [matmul_constant, matmul_packed, matmul_generic]
+
+
+def matmul_kernel(
+    workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec
+) -> Kernel:
+    """The kernel of the first rule that applies.
+
+    `b` is the constant right-hand side, 8-bit `[*b_batch, k, n]`, or None if it is the second activation;
+    `bias` is int32 `[n]` or None.
+    """
+    return next(kernel for rule in matmul_rules if (kernel := rule(workload, b, bias, spec)) is not None)
+
+
+def _is_regular(workload: MatmulWorkload) -> bool:
+    """Whether outputs are bytes and each operand has either one matrix or one for every output matrix."""
+    count = prod(workload.batch)
+    return workload.requantize.out_dtype in ("uint8", "int8") and all(
+        prod(batch) in (1, count) for batch in (workload.a_batch, workload.b_batch)
+    )
+
+
+def _bias(workload: MatmulWorkload, bias: np.ndarray | None) -> np.ndarray:
+    return np.zeros(workload.n, np.int64) if bias is None else bias.astype(np.int64)
+
+
+def _as_channels(matrix: np.ndarray) -> np.ndarray:
+    """`[k, n]` as `[group, channel, tap row, tap column, run]` of one group and one tap."""
+    return matrix.T.astype(np.int8)[None, :, None, None, :]
+
+
+def _signed(b: np.ndarray) -> np.ndarray:
+    return b.astype(np.int64) - (128 if b.dtype == np.uint8 else 0)
+
+
+def _signed_zero_point(workload: MatmulWorkload) -> int:
+    return workload.b_zero_point - (128 if workload.b_dtype == "uint8" else 0)
+
+
+def _dense(workload: MatmulWorkload) -> Dense:
+    """Rows of the left-hand side are pixels: of one image if there is one right-hand side for all."""
+    count = prod(workload.batch)
+    one = prod(workload.b_batch) == 1
+    x_image = workload.m * workload.k if prod(workload.a_batch) == count else 0
+    return Dense(
+        grid=(1, 1, count * workload.m) if one else (count, 1, workload.m),
+        x_steps=(x_image, 0, workload.k),
+        x_origin=0,
+        y_steps=(workload.m * workload.n, 0, workload.n),
+        y_origin=0,
+        taps=(1, 1),
+        tap_steps=(0, 0),
+        run=workload.k,
+        groups=1,
+        channels=workload.n,
+        x_dtype=workload.a_dtype,
+    )
+
+
+def _row_terms_tile(workload: MatmulWorkload, zero_point: int, a: Buffer, rows: Buffer) -> Tile:
+    """`rows[i] = -zero_point * (sum_k a[i, k] - K * a_zero_point)`."""
+    k = workload.k
+    whole = k // _SUM_LANES
+
+    def body(row: Expr) -> list[Stmt]:
+        lanes = f"int32x{_SUM_LANES}"
+        total = tile.local(_SUM_LANES, "int32")
+
+        def add(i: Expr) -> list[Stmt]:
+            elements = load(a, row * k + i * _SUM_LANES, _SUM_LANES).astype(lanes)
+            return [store(total, 0, load(total, 0, _SUM_LANES) + elements, _SUM_LANES)]
+
+        statements = [store(total, 0, splat(0, "int32", _SUM_LANES), _SUM_LANES)]
+        statements += loop(whole, add) if whole else []
+        terms = [shuffle([load(total, 0, _SUM_LANES)], [lane]) for lane in range(_SUM_LANES)]
+        terms += [load(a, row * k + i).astype("int32") for i in range(whole * _SUM_LANES, k)]
+        value = sum(terms[1:], terms[0]) * (-zero_point) + zero_point * k * workload.a_zero_point
+        return [*statements, store(rows, row, value)]
+
+    tile = Tile("row_terms", {"row": prod(workload.a_batch) * workload.m}, body, [a], [rows])
+    return tile
+
+
+def _pack_tile(
+    workload: MatmulWorkload,
+    dense: Dense,
+    blocks: ChannelBlocks,
+    isa: Isa,
+    b: Buffer,
+    start: Buffer,
+    packed: Buffer,
+    columns: Buffer,
+    factor: int,
+) -> Tile:
+    """Packs `b` as `pack_weights` does, and `columns = start - factor * sum_k b`, for signed `b`."""
+    count, vectors, lanes = blocks.channels.shape
+    k, n = workload.k, workload.n
+    block_lanes, quad_bytes = vectors * lanes, vectors * isa.bytes
+    pair, order = _quad_order(isa)
+
+    def quad_of(offsets: list[Expr]) -> Expr:
+        """Four rows, missing ones 0, as one vector in the order of `Isa.arrange`."""
+        rows = [load(b, offset, lanes) for offset in offsets]
+        if workload.b_dtype == "uint8":
+            rows = [tirx.reinterpret(f"int8x{lanes}", row ^ splat(128, "uint8", lanes)) for row in rows]
+        rows += [splat(0, "int8", lanes)] * (QUAD - len(rows))
+        halves = [shuffle(rows[:2], pair), shuffle(rows[2:], pair)]
+        return shuffle(halves, order)
+
+    def body(matrix: Expr, c: Expr) -> list[Stmt]:
+        first = c * blocks.span
+        if n % blocks.span:
+            first = tirx.min(first, int32(n - blocks.span))
+        source = matrix * (k * n) + first
+        block = matrix * count + c
+        ones = isa.operand(splat(1, "uint8", isa.bytes), "uint8")
+        sums = [tile.local(lanes, "int32") for _ in range(vectors)]
+
+        def step(quad: Expr, rows: int = QUAD) -> list[Stmt]:
+            statements = []
+            for v, total in enumerate(sums):
+                offsets = [source + (quad * QUAD + j) * n + blocks.starts[v] for j in range(rows)]
+                target = block * (dense.quads * quad_bytes) + quad * quad_bytes + v * isa.bytes
+                statements.append(store(packed, target, quad_of(offsets), isa.bytes))
+                value = isa.dot(load(total, 0, lanes), ones, packed, target)
+                statements.append(store(total, 0, value, lanes))
+            return statements
+
+        statements = [store(total, 0, splat(0, "int32", lanes), lanes) for total in sums]
+        statements += loop(k // QUAD, step) if k >= QUAD else []
+        statements += step(int32(k // QUAD), k % QUAD) if k % QUAD else []
+        for v, total in enumerate(sums):
+            value = load(start, c * block_lanes + v * lanes, lanes)
+            value = value - load(total, 0, lanes) * splat(factor, "int32", lanes)
+            statements.append(store(columns, block * block_lanes + v * lanes, value, lanes))
+        return statements
+
+    matrices = prod(workload.b_batch)
+    tile = Tile("pack", {"matrix": matrices, "c": count}, body, [b, start], [packed, columns])
+    return tile
+
+
+def _quad_order(isa: Isa) -> tuple[list[int], list[int]]:
+    """Shuffles that bring four rows, first two by two, into the order of `Isa.arrange`."""
+    lanes = isa.lanes
+    pair = np.arange(2 * lanes).reshape(2, lanes).T.reshape(-1)
+    # Byte j of a lane, in the concatenation of the two interleaved pairs of rows.
+    lane, j = np.meshgrid(np.arange(lanes), np.arange(QUAD), indexing="ij")
+    natural = np.where(j < 2, 2 * lane + j, 2 * lanes + 2 * lane + j - 2)
+    return pair.tolist(), isa.arrange(natural).tolist()
