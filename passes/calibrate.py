@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -65,7 +67,10 @@ class Calibrate(QuantPass):
         names = value_names(module)
         observed = [names[v] for v in observable(module)]
         model = export_onnx(module, ctx.store)
-        statistics = calibrate(model, observed, ctx.calibration, progress=ctx.progress, limit=self.limit)
+        feeds = itertools.islice(ctx.calibration, self.limit)
+        total = self.limit if self.limit is not None else operator.length_hint(ctx.calibration) or None
+        tracked = ctx.progress.track(feeds, "calibrating", total)
+        statistics = calibrate(model, observed, tracked, progress=lambda done, of: None)
         for name, value in statistics.items():
             save_statistics(ctx.store, name, value)
         samples = max((s.samples for s in statistics.values()), default=0)

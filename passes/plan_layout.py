@@ -30,7 +30,17 @@ from qcompiler.ir.q_movement import (
 from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp
 from qcompiler.ir.rewriting import rewrite
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import defining, integer, integers, quantized, rank, shape, string
+from qcompiler.ir.values import (
+    body,
+    defining,
+    integer,
+    integers,
+    is_quantized,
+    quantized,
+    rank,
+    shape,
+    string,
+)
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _IMAGE_OPS = (ConvOp, MaxPoolOp, AveragePoolOp, ResizeOp)
@@ -56,11 +66,51 @@ def transpose(x: SSAValue, perm: tuple[int, ...]) -> TransposeOp:
     return TransposeOp.create(operands=[x], result_types=[result], properties={"perm": array(perm)})
 
 
+@dataclass
+class _TwoDimensional(RewritePattern):
+    """An op on one-dimensional images works on images of one row."""
+
+    store: ConstantStore
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
+        if not isinstance(op, _IMAGE_OPS) or rank(op.operands[0]) != 3 or string(op.layout) != "NCHW":
+            return
+        y = op.results[0]
+        before, operands = self._reshape(op.operands[0]), list(op.operands[1:])
+        made: list[Operation] = [before]
+        if isinstance(op, ConvOp):
+            weight = defining(op.w, ConstantOp)
+            if weight is None:
+                return
+            values = self.store[weight.resource]
+            flat = ConstantOp.of(self.store, weight.resource, values.reshape(*values.shape[:2], 1, -1))
+            made.append(flat)
+            operands[0] = flat.y
+        properties = dict(op.properties)
+        for name, neutral in (("strides", 1), ("dilations", 1), ("kernel", 1)):
+            if name in properties:
+                properties[name] = array([neutral, *integers(properties[name])])
+        begin, end = integers(properties["pads"])
+        properties["pads"] = array([0, begin, 0, end])
+        n, c, w = shape(y)
+        result = TensorType(quantized(y), [n, c, 1, w])
+        new = type(op).create(operands=[before.results[0], *operands], result_types=[result], properties=properties)
+        after = ReshapeOp.create(operands=[new.results[0]], result_types=[y.type])
+        for made_op in (*made, new, after):
+            made_op.location = op.location
+        rewriter.replace(op, [*made, new, after], [after.results[0]])
+
+    @staticmethod
+    def _reshape(x: SSAValue) -> ReshapeOp:
+        n, c, w = shape(x)
+        return ReshapeOp.create(operands=[x], result_types=[TensorType(quantized(x), [n, c, 1, w])])
+
+
 class _ChannelsLast(RewritePattern):
     """An image op between two transposes works channels-last."""
 
     def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
-        if not isinstance(op, _IMAGE_OPS) or string(op.layout) == "NHWC":
+        if not isinstance(op, _IMAGE_OPS) or rank(op.operands[0]) != 4 or string(op.layout) == "NHWC":
             return
         n = rank(op.operands[0])
         before = transpose(op.operands[0], to_last(n))
@@ -185,5 +235,20 @@ class PlanLayout(QuantPass):
     ensures: ClassVar = Stage.LAID_OUT
 
     def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
+        rewrite(module, _TwoDimensional(ctx.store))
         rewrite(module, _ChannelsLast())
         rewrite(module, _Combine(), _ReshapeOfReshape(), _SinkTranspose(ctx.store))
+
+
+def channels_last(module: ModuleOp) -> set[SSAValue]:
+    """Values of rank 4 that hold images channels-last, after the pass."""
+    found: set[SSAValue] = set()
+    for op in body(module).ops:
+        if isinstance(op, _IMAGE_OPS):
+            found.update(op.results)
+        elif isinstance(op, TransposeOp):
+            if rank(op.x) == 4 and op.x not in found and integers(op.perm) == to_last(4):
+                found.add(op.y)
+        elif any(v in found for v in op.operands):
+            found.update(r for r in op.results if is_quantized(r) and rank(r) == 4 and not isinstance(op, ReshapeOp))
+    return found

@@ -6,25 +6,24 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from xdsl.passes import ModulePass
 
+from qcompiler.errors import ModelError
+from qcompiler.exporters.onnx_export import export_onnx
+from qcompiler.ir.onnx_dialect import OnnxOp
+from qcompiler.ir.values import body, dtype_of, shape
 from qcompiler.model import Model
 from qcompiler.pipeline import CompilerContext, PassManager, PassRecord, Progress, parse
+from qcompiler.targets.spec import resolve_target
 
 if TYPE_CHECKING:
     from qcompiler.bundle import Bundle
 
-
-QUANTIZE = "canonicalize,fold-batch-norm,canonicalize,calibrate{{{calibrate}}},choose-scheme{{{scheme}}},correct-bias,insert-qdq"
-"""From the float graph to quantize and dequantize around every op that is to run in integers."""
-
-QUANTIZED = "import-qdq,canonicalize"
-"""Instead of QUANTIZE, for a model that has QuantizeLinear and DequantizeLinear already."""
-
-LOWER = "integerize,legalize{{{legalize}}},fold-zero-point,plan-layout,cse,dce"
-"""From there to the integer program of a target."""
+Path_ = str | os.PathLike[str]
+Calibration = Path_ | Iterable[Mapping[str, np.ndarray]]
 
 
 @dataclass
@@ -33,5 +32,174 @@ class Quantized:
 
     model: Model
     qdq: Model
+    target: str
     records: list[PassRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def import_onnx(path: Path_, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Model:
+    """Reads an ONNX model; `shapes` gives the shapes of inputs whose dimensions are symbolic.
+
+    Raises:
+        ModelError: the file cannot be read, or holds what cannot be compiled; the message names the node.
+    """
+    from qcompiler.frontends.onnx_import import import_graph
+    from qcompiler.frontends.onnx_load import load_onnx
+
+    loaded = load_onnx(Path(path), shapes)
+    return import_graph(loaded.proto, loaded.arrays, str(path))
+
+
+def is_quantized_already(model: Model) -> bool:
+    """Whether the model came with QuantizeLinear or DequantizeLinear."""
+    return any(
+        isinstance(op, OnnxOp) and op.SCHEMA.name in ("QuantizeLinear", "DequantizeLinear")
+        for op in body(model.module).ops
+    )
+
+
+def quantizing_passes(
+    *, method: str, policy: str, per_channel: bool, keep_float: Sequence[str], limit: int | None
+) -> tuple[ModulePass, ...]:
+    """From the float graph to quantize and dequantize around every op that is to run in integers."""
+    from qcompiler.passes.calibrate import Calibrate
+    from qcompiler.passes.choose_scheme import ChooseScheme
+
+    return (
+        *parse("canonicalize,fold-batch-norm,canonicalize"),
+        Calibrate(method=method, limit=limit),
+        ChooseScheme(policy=policy, per_channel=per_channel, keep_float=tuple(keep_float)),
+        *parse("correct-bias,insert-qdq"),
+    )
+
+
+def lowering_passes(rounding: str | None = None) -> tuple[ModulePass, ...]:
+    """From the QDQ graph to the integer program of the target, ready for code."""
+    from qcompiler.passes.legalize import Legalize
+
+    return (*parse("integerize"), Legalize(rounding=rounding), *parse("fold-zero-point,plan-layout,cse,dce"))
+
+
+def open_feeds(model: Model, calibration: Calibration, limit: int | None = None) -> Iterable[dict[str, np.ndarray]]:
+    """Checked feeds for a model from a file, a folder, or an iterable of dicts of arrays.
+
+    Raises:
+        CalibrationError: data that is empty, or of the wrong name, shape or type, or not finite.
+    """
+    from qcompiler.calibration.data import open_calibration
+
+    arguments = body(model.module).args
+    inputs = {n: (shape(a), dtype_of(a)) for n, a in zip(model.inputs, arguments, strict=True)}
+    return open_calibration(calibration, inputs, limit)
+
+
+def quantize(
+    model: Model,
+    calibration: Calibration | None,
+    *,
+    target: str = "host",
+    policy: str = "auto",
+    method: str | None = None,
+    per_channel: bool = True,
+    keep_float: Sequence[str] = (),
+    limit: int | None = None,
+    rounding: str | None = None,
+    dump_ir: Path_ | None = None,
+    progress: Progress | None = None,
+) -> Quantized:
+    """Turns a float model into the integer program of a target; `model` is not changed.
+
+    Args:
+        calibration: real inputs: a .npz file, a folder of them, or any iterable of dicts of arrays. None for a model
+            that is quantized already (QDQ); its own scales are kept.
+        target: name of the target, `host`, `host:avx2`...
+        policy: auto, symmetric, affine or mixed.
+        method: how ranges are taken from calibration: minmax, moving-average, percentile, entropy, mse.
+        keep_float: names of nodes that stay float.
+        limit: number of calibration samples to use at most.
+        rounding: fp32, fixed or fixed2, in place of the target's own form.
+        dump_ir: folder for the text of the module after each pass.
+
+    Raises:
+        QCompilerError: see the subclasses.
+    """
+    spec = resolve_target(target)
+    model = model.clone()
+    if is_quantized_already(model):
+        front: tuple[ModulePass, ...] = parse("import-qdq,canonicalize")
+        feeds = None
+    else:
+        if calibration is None:
+            raise ModelError(f"{model.source} is a float model: quantizing it needs calibration data")
+        feeds = open_feeds(model, calibration, limit)
+        front = quantizing_passes(
+            method=method or DEFAULT_METHOD, policy=policy, per_channel=per_channel, keep_float=keep_float, limit=limit
+        )
+    passes = (*front, *lowering_passes(rounding))
+    context = CompilerContext(
+        model.store, calibration=feeds, target=spec, progress=progress, source=model.source
+    )
+    kept: list[Model] = []
+    manager = PassManager(passes, Path(dump_ir) if dump_ir is not None else None)
+    manager.after[len(front)] = lambda: kept.append(model.clone())
+    manager.run(model, context)
+    return Quantized(model, kept[0], target, manager.records, context.notes)
+
+
+DEFAULT_METHOD = "minmax"
+
+
+def compile(  # noqa: A001 - the name users expect
+    model: Model | Quantized | Path_,
+    *,
+    output: Path_,
+    target: str = "host",
+    calibration: Calibration | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    progress: Progress | None = None,
+    dump_ir: Path_ | None = None,
+    **options: Any,
+) -> Bundle:
+    """Compiles a model to a bundle: shared library, C header, weights, manifest, IR dumps, QDQ model, report.
+
+    A float model, or the path of an ONNX file, is quantized first; `options` are those of `quantize`.
+
+    Raises:
+        QCompilerError: see the subclasses. Nothing is written then.
+    """
+    from qcompiler.compiler import write
+
+    progress = progress or Progress()
+    return write(
+        model, output=Path(output), target=target, calibration=calibration, shapes=shapes, progress=progress,
+        dump_ir=None if dump_ir is None else Path(dump_ir), options=options,
+    )  # fmt: skip
+
+
+def load_bundle(path: Path_) -> Bundle:
+    """Opens a bundle; its files are checked against the hashes in its manifest.
+
+    Raises:
+        BundleError: a file is missing or altered.
+    """
+    from qcompiler.bundle import load_bundle as load
+
+    return load(Path(path))
+
+
+def interpret(model: Model | Quantized, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs of a model on one set of inputs, computed by the interpreter."""
+    from qcompiler.interpreter import interpret as run
+
+    return run(model.model if isinstance(model, Quantized) else model, feeds)
+
+
+__all__ = [
+    "Quantized",
+    "compile",
+    "export_onnx",
+    "import_onnx",
+    "interpret",
+    "load_bundle",
+    "quantize",
+]

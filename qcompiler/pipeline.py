@@ -186,6 +186,8 @@ class PassManager:
     passes: tuple[ModulePass, ...]
     dump: Path | None = None
     records: list[PassRecord] = field(default_factory=list)
+    after: dict[int, Callable[[], None]] = field(default_factory=dict)
+    """Called once that many passes have run and the module has been verified."""
 
     def run(self, model: Model, context: CompilerContext) -> None:
         """Applies the passes to `model` in place.
@@ -212,6 +214,8 @@ class PassManager:
             self.records.append(PassRecord(name, seconds, sum(1 for _ in body(module).ops)))
             if dumper:
                 dumper.write(model, self.records[-1])
+            if (hook := self.after.get(len(self.records) - 1)) is not None:
+                hook()
             if isinstance(following, QuantPass) and stage(module) not in following.requires:
                 wanted = ", ".join(s.name.lower() for s in following.requires)
                 raise PipelineError(

@@ -2,6 +2,6 @@
 
 from qcompiler.targets.host.conv import conv_kernel, conv_rules
 from qcompiler.targets.host.matmul import matmul_kernel, matmul_rules
-from qcompiler.targets.host.spec import tvm_target
+from qcompiler.targets.host.spec import cpu_flags, tvm_target
 
-__all__ = ["conv_kernel", "conv_rules", "matmul_kernel", "matmul_rules", "tvm_target"]
+__all__ = ["conv_kernel", "conv_rules", "cpu_flags", "matmul_kernel", "matmul_rules", "tvm_target"]

@@ -70,3 +70,8 @@ def runnable() -> tuple[str, ...]:
 def tvm_target(spec: TargetSpec) -> dict[str, object]:
     """The description of the target that `tvm.target.Target` takes."""
     return {"kind": "llvm", "mtriple": "x86_64-linux-gnu", **_TVM_TARGETS[spec.instruction_set]}
+
+
+def cpu_flags(spec: TargetSpec) -> tuple[str, ...]:
+    """The CPU features, as /proc/cpuinfo names them, that the target's code needs."""
+    return tuple(sorted(_NEEDED_FLAGS[spec.instruction_set]))

@@ -1,0 +1,140 @@
+"""From a model to a bundle on disk."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from qcompiler.api import Calibration, Quantized, import_onnx, quantize
+from qcompiler.bundle import Bundle, BundleContents, TensorInfo, ValueInfo, write_bundle
+from qcompiler.errors import TargetError
+from qcompiler.exporters.onnx_export import export_onnx
+from qcompiler.ir.values import (
+    body,
+    dtype_of,
+    input_names,
+    is_quantized,
+    location_names,
+    output_names,
+    quantized,
+    rank,
+    shape,
+)
+from qcompiler.lowering.lower import Lowering, lower
+from qcompiler.model import Model
+from qcompiler.passes.plan_layout import channels_last
+from qcompiler.pipeline import Progress
+from qcompiler.report.describe import describe_model
+from qcompiler.targets.spec import resolve_target
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import Operation, SSAValue
+
+
+def write(
+    model: Model | Quantized | Path | str,
+    *,
+    output: Path,
+    target: str,
+    calibration: Calibration | None,
+    shapes: Mapping[str, tuple[int, ...]] | None,
+    progress: Progress,
+    dump_ir: Path | None,
+    options: Mapping[str, Any],
+) -> Bundle:
+    """See `qcompiler.compile`."""
+    from qcompiler.lowering.aot import build_object
+
+    with tempfile.TemporaryDirectory() as scratch:
+        dumps = dump_ir or Path(scratch) / "ir"
+        if not isinstance(model, Quantized):
+            if not isinstance(model, Model):
+                progress.step("import")
+                model = import_onnx(model, shapes)
+            model = quantize(
+                model, calibration, target=target, progress=progress, dump_ir=dumps, **options
+            )
+        elif model.target != target:
+            raise TargetError(f"the model was quantized for {model.target}, not for {target}; quantize it again")
+        spec = resolve_target(target)
+        progress.step("lower")
+        lowering = lower(model.model, spec, progress)
+        progress.step("build")
+        machine = lowering.kernels.tvm_target(spec)
+        compiled = build_object(lowering.program, machine)
+        files: dict[str, bytes | str | Path] = {
+            f"ir/{file.name}": file for file in sorted(dumps.glob("[0-9][0-9][0-9]_*")) if dumps.is_dir()
+        }
+        qdq = export_onnx(model.qdq.module, model.qdq.store)
+        files["model.qdq.onnx"] = qdq.SerializeToString() if qdq.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF else b""
+        files["report.json"] = json.dumps(
+            {
+                "passes": [asdict(r) for r in model.records],
+                "notes": model.notes,
+                "module": asdict(describe_model(model.model)),
+            },
+            indent=1,
+        )
+        progress.step("write")
+        contents = BundleContents(
+            program=lowering.program,
+            compiled=compiled,
+            target={"name": spec.name, **machine},
+            inputs=_arguments(lowering),
+            outputs=_results(lowering),
+            values=_values(lowering),
+            files=files,
+            cpu_flags=tuple(lowering.kernels.cpu_flags(spec)),
+            metadata={"model": model.model.source},
+        )
+        return write_bundle(output, contents)
+
+
+def _tensor(name: str, buffer: str, value: SSAValue) -> TensorInfo:
+    kind = quantized(value) if is_quantized(value) else None
+    scale, zero = (None, None) if kind is None else (float(kind.scale), kind.zero_point)
+    return TensorInfo(name, buffer, shape(value), str(dtype_of(value)), scale, zero)
+
+
+def _arguments(lowering: Lowering) -> tuple[TensorInfo, ...]:
+    module = lowering.model.module
+    names = zip(input_names(module), lowering.program.inputs, body(module).args, strict=True)
+    return tuple(_tensor(*triple) for triple in names)
+
+
+def _results(lowering: Lowering) -> tuple[TensorInfo, ...]:
+    module = lowering.model.module
+    last = body(module).last_op
+    assert isinstance(last, ReturnOp)
+    names = zip(output_names(module), lowering.program.outputs, last.operands, strict=True)
+    return tuple(_tensor(*triple) for triple in names)
+
+
+def _values(lowering: Lowering) -> dict[str, ValueInfo]:
+    """Where every value that the program stores lies in a traced run."""
+    images = channels_last(lowering.model.module)
+    found: dict[str, ValueInfo] = {}
+    written = {name for step in lowering.program.steps for name in step.outputs}
+    for value, place in lowering.places.items():
+        if place not in written:
+            continue
+        view = lowering.views[value]
+        image = value in images or any(view.halo)
+        extent = tuple(shape(value))
+        kind = quantized(value) if is_quantized(value) and quantized(value).per_tensor else None
+        found[lowering.names[value]] = ValueInfo(
+            buffer=place,
+            shape=(extent[0], extent[3], extent[1], extent[2]) if image and rank(value) == 4 else extent,
+            layout="NHWC-halo" if image and rank(value) == 4 else "row-major",
+            halo=view.halo,
+            scale=None if kind is None else float(kind.scale),
+            zero_point=None if kind is None else kind.zero_point,
+            storage="" if kind is None else kind.storage,
+            location="+".join(location_names(value.owner)) if isinstance(value.owner, Operation) else "",
+        )
+    return found
