@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 
@@ -55,7 +55,7 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
     passes = [
         transform.DecomposeOpsForInference(),
         transform.CanonicalizeBindings(),
-        transform.FoldConstant(),
+        _fold_constants,
         transform.LegalizeOps(convs),
         transform.FoldConstant(),
         transform.AnnotateTIROpPattern(),
@@ -68,6 +68,56 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
         module = from_onnx(model, keep_params_in_input=False)
     with tvm.target.Target("llvm"), tvm.transform.PassContext(opt_level=3):
         return tvm.transform.Sequential(passes)(module)
+
+
+@relax.expr_functor.mutator
+class _Folder(relax.PyExprMutator):
+    """Evaluates the cheap operators of constants in numpy; TVM's own folding compiles a function for each."""
+
+    def visit_call_(self, call: tvm.ir.Call):
+        call = super().visit_call_(call)
+        if not isinstance(call.op, tvm.ir.Op) or call.op.name not in _FOLDABLE:
+            return call
+        arguments = [self._constant(argument) for argument in call.args if not _is_shape(argument)]
+        if any(argument is None for argument in arguments):
+            return call
+        return relax.const(np.ascontiguousarray(_FOLDABLE[call.op.name](call, *arguments)))
+
+    def _constant(self, expr) -> np.ndarray | None:
+        while isinstance(expr, relax.Var):
+            expr = self.lookup_binding(expr)
+        return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
+
+
+def _is_shape(expr) -> bool:
+    return isinstance(expr.ty, relax.ShapeType)
+
+
+def _reshape(call: tvm.ir.Call, values: np.ndarray) -> np.ndarray:
+    return values.reshape([int(extent) for extent in call.ty.shape])
+
+
+def _permute(call: tvm.ir.Call, values: np.ndarray) -> np.ndarray:
+    return values.transpose(None if call.attrs.axes is None else [int(axis) for axis in call.attrs.axes])
+
+
+_FOLDABLE: dict[str, Callable[..., np.ndarray]] = {
+    "relax.reshape": _reshape,
+    "relax.expand_dims": _reshape,
+    "relax.squeeze": _reshape,
+    "relax.flatten": _reshape,
+    "relax.permute_dims": _permute,
+    "relax.astype": lambda call, values: values.astype(str(call.attrs.dtype)),
+    "relax.isnan": lambda call, values: np.isnan(values),
+    "relax.where": lambda call, condition, chosen, other: np.where(condition, chosen, other),
+}
+
+
+@tvm.transform.module_pass(opt_level=0)
+def _fold_constants(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    folder = _Folder(module)
+    module["main"] = folder.visit_expr(module["main"])
+    return module
 
 
 def _explain(model: onnx.ModelProto, error: Exception) -> ModelError:
@@ -142,7 +192,8 @@ class _Lowering:
                 renamed[value] = name
                 self.buffers[name] = replace(self.buffers.pop(value), name=name, shape=shape)
             else:
-                copies.append(self._copy(value, name, shape))
+                source = renamed.get(value, value) if isinstance(value, str) else value
+                copies.append(self._copy(source, name, shape))
         rename = lambda values: tuple(renamed.get(value, value) for value in values)  # noqa: E731
         steps = [replace(s, inputs=rename(s.inputs), outputs=rename(s.outputs)) for s in [*steps, *copies]]
         program.buffers, program.steps = self.buffers, steps
@@ -172,12 +223,17 @@ class _Lowering:
         func, arguments = expr.args
         arguments = [self._value(argument) for argument in arguments.fields]
         types = var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]
-        if len(types) == len(arguments) == 1 and relax.analysis.has_reshape_pattern(self.module[func]):
-            shape = [int(d) for d in types[0].shape]
+        shape = [int(d) for d in types[0].shape]
+        if len(types) == len(arguments) == 1 and self._is_reshape(func, arguments[0], shape):
             return arguments[0] if isinstance(arguments[0], str) else arguments[0].reshape(shape)
         outputs = [self._buffer(f"{self.prefix}{len(self.buffers)}", ty) for ty in types]
         self.calls.append(_Call(func, tuple(arguments), tuple(outputs)))
         return outputs if isinstance(var.ty, relax.TupleType) else outputs[0]
+
+    def _is_reshape(self, func: tvm.ir.GlobalVar, value: Value, shape: list[int]) -> bool:
+        """Whether `func` only gives its argument another shape. A slice from the start has the same pattern."""
+        size = np.prod(self.buffers[value].shape) if isinstance(value, str) else value.size
+        return size == np.prod(shape) and relax.analysis.has_reshape_pattern(self.module[func])
 
     def _steps(self) -> list[Step]:
         return [self._step(call) for call in self.calls]

@@ -197,9 +197,12 @@ def split_cases(nest: Nest) -> Iterator[Nest]:
 
 
 def fuse_axes(nest: Nest) -> Nest:
-    """Fuses neighbouring axes wherever all accesses run through both as through one."""
-    nest = _fuse(nest, "spatial")
-    return _fuse(nest, "reduction")
+    """Fuses neighbouring axes wherever all accesses run through both as through one; drops axes of one step."""
+    nest = _fuse(_fuse(nest, "spatial"), "reduction")
+    if nest.init is None or nest.reduction:
+        return nest
+    start = (TensorLoad, lambda load: nest.init if load.source.same_as(nest.buffer) else load)
+    return replace(nest, value=structural_map(nest.value, start), init=None)
 
 
 def _fuse(nest: Nest, kind: str) -> Nest:
