@@ -1,0 +1,221 @@
+"""What the commands do: each takes its parsed options, works through the Python API and prints."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from operator import length_hint
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+import qcompiler
+from qcompiler.cli.output import print_json
+from qcompiler.cli.progress import progress
+from qcompiler.errors import PipelineError
+from qcompiler.model import Model
+
+
+def compile_command(options: Namespace) -> None:
+    from qcompiler.cli.inspect import print_summary
+    from qcompiler.report.bundle import describe_bundle
+
+    start = time.perf_counter()
+    with progress(options.quiet) as shown:
+        model = qcompiler.import_onnx(options.model, dict(options.shape))
+        bundle = qcompiler.compile(
+            model,
+            target=options.target,
+            output=options.output,
+            calibration=options.calibration,
+            policy=options.policy,
+            method=options.method,
+            per_channel=not options.per_tensor,
+            keep_float=tuple(options.keep_float),
+            limit=options.limit,
+            rounding=options.rounding,
+            dump_ir=options.dump_ir,
+            progress=shown,
+        )
+    seconds = time.perf_counter() - start
+    description = describe_bundle(bundle)
+    if options.json:
+        print_json({"seconds": seconds, **asdict(description)})
+    else:
+        print_summary(description, f"{options.model} compiled in {seconds:.1f} s")
+
+
+def run_command(options: Namespace) -> None:
+    from qcompiler.calibration.data import open_calibration
+
+    bundle = qcompiler.load_bundle(options.bundle)
+    expected = {t.name: (t.shape, t.dtype) for t in bundle.manifest.inputs}
+    feeds = open_calibration(options.input, expected)
+    results: dict[str, list[np.ndarray]] = {t.name: [] for t in bundle.manifest.outputs}
+    with progress(options.quiet) as shown:
+        for feed in shown.track(feeds, "running", length_hint(feeds) or None):
+            for name, array in bundle.run(feed).items():
+                results[name].append(array)
+    outputs = {name: _stacked(arrays) for name, arrays in results.items()}
+    with _replacing(options.output) as file:
+        np.savez(file, **outputs)
+    if options.json:
+        rows = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in outputs.items()}
+        print_json({"output": str(options.output), "samples": len(feeds), "arrays": rows})  # type: ignore[arg-type]
+
+
+def _stacked(samples: list[np.ndarray]) -> np.ndarray:
+    """Results of several samples along the first axis, joined there if it is a batch axis of one."""
+    if len(samples) == 1:
+        return samples[0]
+    return np.concatenate(samples) if samples[0].shape[:1] == (1,) else np.stack(samples)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when all is written, and leaves nothing if that fails."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        try:
+            yield file
+            file.flush()
+            os.chmod(file.name, 0o666 & ~_umask())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def opt_command(options: Namespace) -> None:
+    from qcompiler.pipeline import CompilerContext, PassManager, describe_passes, parse, stage, timing_table
+    from qcompiler.targets.spec import resolve_target
+
+    if options.list_passes:
+        _list_passes(describe_passes(), options.json)
+        return
+    if options.file is None:
+        raise PipelineError("opt needs a file of the IR, or --list-passes")
+    passes = parse(options.passes) if options.passes else ()
+    model = open_model(options.file)
+    with progress(options.quiet) as shown:
+        context = CompilerContext(
+            calibration=options.calibration,
+            target=resolve_target(options.target),
+            progress=shown,
+            source=str(options.file),
+        )
+        manager = PassManager(passes, options.dump_ir)
+        manager.run(model, context)
+    if options.timing:
+        print_error(timing_table(manager.records))
+    for note in context.notes:
+        print_error(f"note: {note}")
+    if options.output:
+        _save(model, options.output)
+    if options.json:
+        records = [asdict(record) for record in manager.records]
+        print_json({"stage": stage(model.module).name.lower(), "passes": records, "notes": context.notes})
+    elif not (options.output or options.verify_only):
+        print(model.text(), end="")
+
+
+def print_error(text: str) -> None:
+    import sys
+
+    print(text, file=sys.stderr)
+
+
+def _list_passes(passes: Mapping[str, str], as_json: bool) -> None:
+    if as_json:
+        print_json(dict(passes))
+        return
+    width = max(map(len, passes)) + 2
+    for name, text in passes.items():
+        print(f"{name:{width}}{text}")
+
+
+def _save(model: Model, path: Path) -> None:
+    """Saves text and constants beside it; neither takes its place before both are written."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        model.save(Path(folder) / path.name)
+        for file in sorted(Path(folder).iterdir(), key=lambda f: f.suffix == path.suffix):
+            os.replace(file, path.parent / file.name)
+
+
+def open_model(path: Path) -> Model:
+    """A dump of the IR, or an ONNX model."""
+    return Model.load(path) if path.suffix == ".mlir" else qcompiler.import_onnx(path)
+
+
+def inspect_command(options: Namespace) -> None:
+    from qcompiler.cli.inspect import print_bundle, print_description
+    from qcompiler.report.bundle import describe_bundle
+    from qcompiler.report.describe import describe_model
+
+    if options.path.is_dir():
+        bundle = describe_bundle(qcompiler.load_bundle(options.path))
+        if options.json:
+            print_json(asdict(bundle))
+        else:
+            print_bundle(bundle)
+        return
+    description = describe_model(open_model(options.path))
+    if options.json:
+        print_json(asdict(description))
+    else:
+        print_description(description)
+
+
+def compare_command(options: Namespace) -> None:
+    from qcompiler.cli.output import print_table, shape_text
+    from qcompiler.report.compare import LayerError, compare
+
+    with progress(options.quiet) as shown:
+        result = compare(options.bundle, options.reference, options.data, options.limit, shown)
+    if options.json:
+        print_json(asdict(result))
+        return
+
+    def row(layer: LayerError) -> list[str]:
+        decibel = (
+            "exact" if layer.max_error == 0 else "-" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
+        )
+        clipped = f"{layer.clipped:.2%}" if layer.clipped else ""
+        return [
+            layer.name,
+            shape_text(layer.shape),
+            layer.storage,
+            decibel,
+            f"{layer.max_error:.4g}",
+            clipped,
+        ]
+
+    columns = ("value", "shape", "stored", ">SQNR dB", ">max error", ">clipped")
+    print_table(f"Layers, over {result.samples} samples", columns, [row(layer) for layer in result.layers])
+    print_table("Outputs", columns[:-1], [row(layer)[:-1] for layer in result.outputs])
+
+
+def bench_command(options: Namespace) -> None:
+    from qcompiler.cli.output import print_table
+    from qcompiler.report.speed import time_bundle
+
+    bundle = qcompiler.load_bundle(options.bundle)
+    with progress(options.quiet) as shown:
+        timings = time_bundle(bundle, options.repeats, options.reference, shown)
+    if options.json:
+        print_json([asdict(timing) for timing in timings])
+        return
+    rows = [[t.name, f"{t.median_ms:.3f}", f"{t.min_ms:.3f}", f"{t.ratio:.2f}"] for t in timings]
+    title = f"{options.bundle}: one thread, {options.repeats} runs each, in turn"
+    print_table(title, ("", ">median ms", ">min ms", ">times qcompiler"), rows)

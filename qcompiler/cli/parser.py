@@ -1,0 +1,178 @@
+"""The commands and their options. Values are checked where they are used: a pass knows its options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import qcompiler
+
+_FORMATS = """\
+DATA is a .npz file with one array for each input, [N, ...] for N samples, or a folder of such files.
+OUT is a bundle: the folder that compile writes. FILE.mlir is a dump of --dump-ir or of a bundle's ir/ folder.
+"""
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], None]:
+    """The function of a command, imported when it is called."""
+    return lambda options: getattr(import_module("qcompiler.cli.commands"), name)(options)
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, separator, extents = text.rpartition("=")
+    try:
+        shape = tuple(int(extent) for extent in extents.split("x")) if extents else ()
+    except ValueError:
+        separator = ""
+    if not (separator and name) or min(shape, default=1) < 1:
+        raise argparse.ArgumentTypeError(f"expected name=1x3x224x224 with positive extents, got '{text}'")
+    return name, shape
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got '{text}'")
+    return int(text)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; the chosen command's function is `run` of the result."""
+    parser = argparse.ArgumentParser(
+        prog="qcompiler",
+        description="Compiles float ONNX models to integer programs; every step can be read and run.",
+        epilog=_FORMATS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"qcompiler {qcompiler.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=_FORMATS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=_command(f"{name}_command"))
+        sub.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+        sub.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+        return sub
+
+    _compile(command("compile", "Calibrate, quantize and compile a model into a bundle."))
+    _run(command("run", "Run a bundle on arrays."))
+    _opt(command("opt", "Run passes on the IR."))
+    _inspect(command("inspect", "Show what is quantized and how, what stays float and why, and the sizes."))
+    _compare(command("compare", "Measure every layer of a bundle against the float model, in dB."))
+    _bench(command("bench", "Time a bundle on this machine, one thread."))
+    return parser
+
+
+def _target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target", default="host", help="target to compile for (default: host, this machine)"
+    )
+
+
+def _dump(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dump-ir", type=Path, metavar="DIR", help="write the IR after every pass to this folder"
+    )
+
+
+def _compile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    _target(parser)
+    parser.add_argument("--calibration", type=Path, metavar="DATA", help="inputs that are typical of the use")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", required=True, help="the bundle's folder")
+    parser.add_argument(
+        "--shape",
+        type=_shape,
+        action="append",
+        default=[],
+        metavar="NAME=1x3x224x224",
+        help="shape of an input that the model leaves open (again for each input)",
+    )
+    parser.add_argument(
+        "--policy",
+        default="auto",
+        help="symmetric or affine types: auto (default: by expected error), symmetric, affine, mixed",
+    )
+    parser.add_argument(
+        "--method",
+        help="how ranges are taken from the calibration: minmax, moving-average, percentile, entropy, mse",
+    )
+    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N calibration samples")
+    parser.add_argument(
+        "--keep-float",
+        action="append",
+        default=[],
+        metavar="NODE",
+        help="leave this node float (may be repeated)",
+    )
+    parser.add_argument(
+        "--per-tensor", action="store_true", help="one scale a weight instead of one a channel"
+    )
+    parser.add_argument(
+        "--rounding", help="form of requantization: fp32, fixed, fixed2 (default: the target's)"
+    )
+    _dump(parser)
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="OUT")
+    parser.add_argument(
+        "--input", type=Path, metavar="X.npz", required=True, help="inputs by name, as DATA below"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="Y.npz", required=True, help="where outputs go, by name"
+    )
+
+
+def _opt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, nargs="?", metavar="FILE.mlir|MODEL.onnx")
+    parser.add_argument(
+        "-p",
+        "--passes",
+        default="",
+        metavar="PIPELINE",
+        help="passes with options, such as 'canonicalize,calibrate{method=mse limit=64},choose-scheme'",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="OUT.mlir",
+        help="write text and constants here instead of to stdout",
+    )
+    _target(parser)
+    parser.add_argument("--calibration", type=Path, metavar="DATA", help="what the pass calibrate reads")
+    _dump(parser)
+    parser.add_argument(
+        "--timing", action="store_true", help="print time and operations of each pass to stderr"
+    )
+    parser.add_argument("--verify-only", action="store_true", help="parse and verify, print nothing")
+    parser.add_argument("--list-passes", action="store_true", help="list all passes and end")
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="OUT|MODEL.onnx|FILE.mlir")
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="OUT")
+    parser.add_argument("--reference", type=Path, metavar="MODEL.onnx", required=True, help="the float model")
+    parser.add_argument("--data", type=Path, metavar="DATA", required=True, help="inputs to compare on")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N samples")
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="OUT")
+    parser.add_argument(
+        "--reference", type=Path, metavar="MODEL.onnx", help="float model to time in onnxruntime too"
+    )
+    parser.add_argument(
+        "--repeats", type=_positive, default=50, metavar="N", help="timed runs each (default: 50)"
+    )

@@ -1,0 +1,158 @@
+"""A bundle against the float model it came from, layer by layer: where does the quantization error arise?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import length_hint
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from qcompiler.bundle import Bundle, load_bundle
+from qcompiler.calibration.data import open_calibration
+from qcompiler.errors import BundleError, ModelError
+from qcompiler.exporters.onnx_export import export_onnx
+from qcompiler.ir.graph import is_activation
+from qcompiler.ir.values import is_float, value_names
+from qcompiler.model import Model
+from qcompiler.pipeline import CompilerContext, PassManager, Progress, parse
+from qcompiler.report.speed import open_session
+
+if TYPE_CHECKING:
+    import os
+
+    from qcompiler.bundle import ValueInfo
+
+_PASSES = "canonicalize,fold-batch-norm,canonicalize"
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """Error of one value over all samples.
+
+    `sqnr_db = 10 log10(sum(float^2) / sum((bundle - float)^2))`, None if the error is zero or the signal is;
+    `max_error` is the largest absolute difference; `clipped` the fraction of elements whose float value lies
+    outside what the stored type can hold, 0 for values that are not quantized.
+    """
+
+    name: str
+    storage: str
+    shape: tuple[int, ...]
+    sqnr_db: float | None
+    max_error: float
+    clipped: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`layers` in order of execution; `outputs` are the errors of the model's outputs by name."""
+
+    samples: int
+    layers: tuple[LayerError, ...]
+    outputs: tuple[LayerError, ...]
+
+
+def compare(
+    bundle: Bundle | str | os.PathLike[str],
+    reference: str | os.PathLike[str],
+    data: Any,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Runs the bundle, traced, and the float model on the same data; compares the values both have.
+
+    `data` is anything `quantize` takes for calibration. Memory does not grow with the number of samples.
+
+    Raises:
+        BundleError: the bundle is broken, or does not come from this model.
+        ModelError: the reference cannot be read or run. CalibrationError: the data does not fit the inputs.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
+    expected = {t.name: (t.shape, np.dtype(t.dtype)) for t in bundle.manifest.inputs}
+    reference = Path(reference)
+    run = _FloatModel(reference, {name: shape for name, (shape, _) in expected.items()})
+    if run.inputs != set(expected):
+        raise BundleError(
+            f"{bundle.path} has the inputs {sorted(expected)}, {reference} has {sorted(run.inputs)}; compare "
+            "a bundle with the model it was compiled from"
+        )
+    values = {i.location: (key, i) for key, i in bundle.manifest.values.items() if i.location in run.values}
+    feeds = open_calibration(data, expected, limit)
+    track = (progress or Progress()).track(feeds, "comparing", length_hint(feeds) or None)
+    sums = {name: _Sum() for name in values}
+    output_sums = {t.name: _Sum() for t in bundle.manifest.outputs}
+    samples = 0
+    for feed in track:
+        wanted = run(feed)
+        found = bundle.trace(feed, logical=True)
+        for name, (key, info) in values.items():
+            sums[name].add(wanted[name], found[key], info)
+        for name, array in bundle.run(feed).items():
+            output_sums[name].add(wanted[name], array, None)
+        samples += 1
+    return Comparison(
+        samples,
+        tuple(sums[n].row(n, info.storage, info.shape) for n, (_, info) in values.items()),
+        tuple(output_sums[t.name].row(t.name, t.dtype, t.shape) for t in bundle.manifest.outputs),
+    )
+
+
+class _FloatModel:
+    """The reference as a function that returns every float activation, by the name of its node (`values`)."""
+
+    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        from qcompiler import import_onnx
+
+        model: Model = import_onnx(path, dict(shapes))
+        PassManager(parse(_PASSES)).run(model, CompilerContext(source=str(path)))
+        proto = export_onnx(model.module, model.store)
+        names = [n for v, n in value_names(model.module).items() if is_activation(v) and is_float(v)]
+        self.inputs = set(model.inputs)
+        self.values = set(names)
+        present = {o.name for o in proto.graph.output}
+        proto.graph.output.extend(
+            onnx.ValueInfoProto(name=n) for n in names if n not in present and n not in self.inputs
+        )
+        try:
+            content = proto.SerializeToString()
+        except ValueError:
+            raise ModelError(f"{path}: a reference of more than 2 GB cannot be compared") from None
+        self._session = open_session(content, path)
+        self._fetched = [o.name for o in self._session.get_outputs()]
+
+    def __call__(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        arrays = self._session.run(self._fetched, dict(feed))
+        return {**feed, **dict(zip(self._fetched, arrays, strict=True))}
+
+
+@dataclass
+class _Sum:
+    """Running sums of one value's error."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    largest: float = 0.0
+    clipped: int = 0
+    elements: int = 0
+
+    def add(self, wanted: np.ndarray, found: np.ndarray, info: ValueInfo | None) -> None:
+        real = found.astype(np.float64)
+        if info is not None and info.scale is not None:
+            scale, zero = float(np.float32(info.scale)), info.zero_point or 0
+            limits = np.iinfo(found.dtype)
+            low, high = (limits.min - zero - 0.5) * scale, (limits.max - zero + 0.5) * scale
+            self.clipped += int(((wanted < low) | (wanted > high)).sum())
+            real = (real - zero) * scale
+        error = real - wanted.reshape(real.shape)
+        self.signal += float(np.square(wanted, dtype=np.float64).sum())
+        self.noise += float(np.square(error).sum())
+        self.largest = max(self.largest, float(np.abs(error).max(initial=0.0)))
+        self.elements += real.size
+
+    def row(self, name: str, storage: str, shape: tuple[int, ...]) -> LayerError:
+        ratio = self.signal / self.noise if self.noise else 0.0
+        decibel = float(10 * np.log10(ratio)) if ratio > 0 else None
+        return LayerError(name, storage, shape, decibel, self.largest, self.clipped / max(self.elements, 1))

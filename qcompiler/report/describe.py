@@ -1,0 +1,205 @@
+"""What a module holds: types of its tensors and the reasons, what stays float and why, work and sizes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import Attribute, SSAValue
+
+from qcompiler.ir.graph import is_activation
+from qcompiler.ir.onnx_dialect import NoneOp, OnnxOp
+from qcompiler.ir.pointwise import Pointwise, fused_clamp, op_name
+from qcompiler.ir.q_base import QOp
+from qcompiler.ir.q_conv import ConvOp, MatMulOp
+from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
+from qcompiler.ir.quant_types import UniformType
+from qcompiler.ir.values import (
+    body,
+    describe,
+    dtype_of,
+    is_quantized,
+    is_tensor,
+    quantized,
+    shape,
+    size,
+    string,
+    value_names,
+)
+from qcompiler.model import Model
+from qcompiler.passes.canonicalize import macs as float_macs
+from qcompiler.passes.integer_rules import reason_for_float
+from qcompiler.pipeline import Stage, stage
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """A tensor and how it is stored. `scale` is (smallest, largest) over channels, None if not quantized."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    storage: str
+    scale: tuple[float, float] | None = None
+    zero_point: int | None = None
+    channels: int | None = None
+    """Number of scales, None for one per tensor."""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class FloatRow:
+    """An operation that runs in float, and why."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    macs: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """The state of a module. `integer` and `float` count operations by name; `macs` are multiply-adds a run."""
+
+    source: str
+    stage: str
+    inputs: tuple[TensorRow, ...]
+    outputs: tuple[TensorRow, ...]
+    integer: dict[str, int]
+    float: dict[str, int]
+    borders: int
+    """Quantize and dequantize operations on activations."""
+    integer_macs: int
+    float_macs: int
+    constant_bytes: int
+    tensors: tuple[TensorRow, ...]
+    weights: tuple[TensorRow, ...]
+    floats: tuple[FloatRow, ...]
+
+
+def describe_model(model: Model) -> Description:
+    """The description of a module at any stage.
+
+    Before `choose-scheme` an operation counts as integer if it has an integer form; afterwards as decided.
+    """
+    return _Describer(model).run()
+
+
+class _Describer:
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.block = body(model.module)
+        self.names = value_names(model.module)
+        self.stage = stage(model.module)
+        self.pointwise = Pointwise.of(model.module, model.store)
+        self.integer: Counter[str] = Counter()
+        self.float: Counter[str] = Counter()
+        self.macs = {True: 0, False: 0}
+        self.borders = 0
+        self.tensors: list[TensorRow] = []
+        self.weights: list[TensorRow] = []
+        self.floats: list[FloatRow] = []
+
+    def run(self) -> Description:
+        returned: tuple[SSAValue, ...] = ()
+        for op in self.block.ops:
+            if isinstance(op, ReturnOp):
+                returned = tuple(op.operands)
+            elif isinstance(op, QuantizeOp | DequantizeOp):
+                self._border(op)
+            elif isinstance(op, ConstantOp):
+                self._constant(op)
+            elif isinstance(op, QOp):
+                self._integer(op)
+            elif isinstance(op, OnnxOp) and not isinstance(op, NoneOp):
+                self._onnx(op)
+        store = self.model.store
+        used = {op.resource for op in self.block.ops if isinstance(op, ConstantOp)}
+        return Description(
+            source=self.model.source,
+            stage=self.stage.name.lower(),
+            inputs=tuple(self._row(a, n) for a, n in zip(self.block.args, self.model.inputs, strict=True)),
+            outputs=tuple(self._row(v, n) for v, n in zip(returned, self.model.outputs, strict=True)),
+            integer=dict(self.integer.most_common()),
+            float=dict(self.float.most_common()),
+            borders=self.borders,
+            integer_macs=self.macs[True],
+            float_macs=self.macs[False],
+            constant_bytes=sum(store[name].nbytes for name in used),
+            tensors=tuple(self.tensors),
+            weights=tuple(self.weights),
+            floats=tuple(self.floats),
+        )
+
+    def _row(self, value: SSAValue, name: str, op: str = "", why: Attribute | None = None) -> TensorRow:
+        extent = shape(value)
+        if not is_quantized(value):
+            return TensorRow(name, op, extent, str(dtype_of(value)), why=string(why))
+        return _typed_row(name, op, extent, quantized(value), string(why))
+
+    def _border(self, op: QuantizeOp | DequantizeOp) -> None:
+        if not is_activation(op.operands[0]):
+            return
+        self.borders += 1
+        if isinstance(op, QuantizeOp):
+            self.tensors.append(self._row(op.y, self.names[op.x], op.name, op.why))
+
+    def _constant(self, op: ConstantOp) -> None:
+        if op.why is not None:
+            self.weights.append(self._row(op.y, op.resource, op.name, op.why))
+
+    def _integer(self, op: QOp) -> None:
+        self.integer[op.name] += 1
+        if isinstance(op, ConvOp):
+            self.macs[True] += size(op.y) * prod(shape(op.w)[1:])
+        elif isinstance(op, MatMulOp):
+            self.macs[True] += size(op.y) * shape(op.a)[-1]
+        for value in op.results:
+            self.tensors.append(self._row(value, self.names[value], op.name, op.properties.get("q.why")))
+
+    def _onnx(self, op: OnnxOp) -> None:
+        reason = self._reason(op)
+        (self.integer if reason is None else self.float)[op.name] += 1
+        self.macs[reason is None] += float_macs(op)
+        if reason is not None:
+            values = [v for v in op.results if is_tensor(v)]
+            extent = shape(values[0]) if values else ()
+            name = self.names[op.results[0]] if op.results else describe(op)
+            self.floats.append(FloatRow(name, op.name, extent, float_macs(op), reason))
+        kinds = op.attributes.get("q.types")
+        for value, kind in zip(op.results, kinds.data if kinds is not None else (), strict=False):  # type: ignore[attr-defined]
+            if isinstance(kind, UniformType):
+                why = string(op.attributes.get("q.why"))
+                self.tensors.append(_typed_row(self.names[value], op.name, shape(value), kind, why))
+        if isinstance(kind := op.attributes.get("q.weight"), UniformType):
+            why = string(op.attributes.get("q.why_weight"))
+            self.weights.append(
+                _typed_row(self.names[op.results[0]], op.name, shape(op.operands[1]), kind, why)
+            )
+
+    def _reason(self, op: OnnxOp) -> str | None:
+        """Why an operation of the float graph runs in float, None if it is or can become an integer one."""
+        recorded = op.attributes.get("q.float")
+        if recorded is not None:
+            return string(recorded)
+        if self.stage >= Stage.CHOSEN or "q.integer" in op.attributes:
+            return None
+        values = [v for v in op.operands if is_activation(v)]
+        if not values:
+            return "computed from constants"
+        if op.results[0] in self.pointwise.roots:
+            return None
+        if op_name(op) in ("Relu", "Clip") and fused_clamp(op.operands[0], self.model.store) is op:
+            return None
+        return reason_for_float(op, self.model.store)
+
+
+def _typed_row(name: str, op: str, extent: tuple[int, ...], kind: UniformType, why: str) -> TensorRow:
+    scales = kind.scales
+    limits = (float(scales.min()), float(scales.max()))
+    zero = kind.zero_point if kind.per_tensor else None
+    channels = None if kind.per_tensor else scales.size
+    return TensorRow(name, op, extent, kind.storage, limits, zero, channels, why)
