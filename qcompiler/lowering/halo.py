@@ -1,6 +1,6 @@
-"""Kernels for the halos of channels-last activations: copy into a buffer with another halo, fill a border.
+"""Halos of channels-last activations: filled by the kernel that writes the interior, or by a copy.
 
-They never access anything outside their buffers, so they may read and write the caller's memory.
+Nothing outside the buffers is accessed, so they may be the caller's memory.
 """
 
 from __future__ import annotations
@@ -49,12 +49,6 @@ def pad_copy_kernel(shape: Shape, x_halo: Halo, y_halo: Halo, pad_value: int, dt
     copy = Tile("copy", {"n": n, "h": h}, body, [x], [y])
     schedule = function([x, y], [copy, *_border_tiles(y, shape, y_halo, pad_value)])
     return Kernel(schedule.mod["main"], "pad-copy")
-
-
-def fill_border_kernel(shape: Shape, halo: Halo, value: int, dtype: str) -> Kernel:
-    """Fills the border of a buffer for the activation `shape`; the halo is not empty."""
-    y = buffer("y", physical_shape(*shape, halo), dtype)
-    return Kernel(function([y], _border_tiles(y, shape, halo, value)).mod["main"], "fill-border")
 
 
 def with_border(kernel: Kernel, shape: Shape, halo: Halo, value: int) -> Kernel:

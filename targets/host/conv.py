@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from qcompiler.targets.host.dense import Dense, constant_kernel
-from qcompiler.targets.host.depthwise import conv_depthwise
+from qcompiler.targets.host.depthwise import all_bytes, conv_depthwise
 from qcompiler.targets.host.isa import QUAD, Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
 
@@ -17,9 +17,10 @@ from qcompiler.lowering.workload import ConvWorkload
 def conv_dense(
     workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec
 ) -> Kernel | None:
-    """Register tiles over runs of contiguous bytes: any kernel, stride, dilation and group; 8-bit outputs."""
-    if workload.requantize.out_dtype not in ("uint8", "int8"):
+    """Register tiles over contiguous bytes: any kernel, stride, dilation and group; 8-bit operands."""
+    if not all_bytes(workload, weights):
         return None
+    weights = weights.astype(np.int8)
     dense, runs = _as_dense(workload, weights, isa_of(spec.instruction_set))
     x = buffer("x", workload.x_shape, workload.x_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
@@ -27,7 +28,7 @@ def conv_dense(
 
 
 def conv_generic(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel:
-    """The target-neutral loops: any output type."""
+    """The target-neutral loops: any operand and output type."""
     return generic_conv(workload, weights, bias)
 
 
@@ -37,8 +38,10 @@ conv_rules = [conv_depthwise, conv_dense, conv_generic]
 def conv_kernel(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel:
     """The kernel of the first rule that applies.
 
-    `weights` is int8 `[OC, IC/group, KH, KW]`, `bias` int32 `[OC]`. Raises ValueError if the halo of the
-    activation does not cover the pads (a `pad_copy_kernel` in front of the convolution makes one that does).
+    `weights` is `[OC, IC/group, KH, KW]` less its zero point, in int8 or, if that is too narrow, int16;
+    `bias`
+    is int32 `[OC]`. Raises ValueError if the halo of the activation does not cover the pads (then
+    `pad_copy_kernel` in front of the convolution makes one that does).
     """
     if not workload.halo_covers_pads:
         raise ValueError(

@@ -72,13 +72,11 @@ class _Window:
 def conv_depthwise(
     workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec
 ) -> Kernel | None:
-    """One output channel per input channel, kernels up to about 7x7 (or 1x31), 8-bit outputs."""
+    """One output channel per input channel, kernels up to about 7x7 (or 1x31), 8-bit operands."""
     channels = workload.oc
-    if not workload.group == workload.ic == channels or workload.requantize.out_dtype not in (
-        "uint8",
-        "int8",
-    ):
+    if not workload.group == workload.ic == channels or not all_bytes(workload, weights):
         return None
+    weights = weights.astype(np.int8)
     isa = min(isas_of(spec.instruction_set), key=lambda isa: (-(-channels // isa.bytes), isa.lanes))
     rows, window = _choose(workload, isa)
     if _input_rows(workload, rows) * window.quads > _MOST_QUADS:
@@ -162,6 +160,12 @@ def conv_depthwise(
         f"{spec.instruction_set}-depthwise-{rows}x{window.columns}x{isa.bytes}",
         constants,
     )
+
+
+def all_bytes(workload: ConvWorkload, weights: np.ndarray) -> bool:
+    """Whether activations and results are 8-bit integers and the weights fit int8."""
+    dtypes = {workload.x_dtype, workload.requantize.out_dtype}
+    return dtypes <= {"uint8", "int8"} and weights.min() >= -128 and weights.max() <= 127
 
 
 def _choose(workload: ConvWorkload, isa: Isa) -> tuple[int, _Window]:

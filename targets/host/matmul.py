@@ -53,7 +53,7 @@ _SUM_LANES = 16
 def matmul_constant(
     workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec
 ) -> Kernel | None:
-    """A constant right-hand side `[k, n]` that is int8 once its zero point is subtracted; 8-bit outputs."""
+    """A constant right-hand side `[k, n]` that is int8 once its zero point is subtracted."""
     if b is None or prod(workload.b_batch) > 1 or not _is_regular(workload):
         return None
     centred = b.reshape(workload.k, workload.n).astype(np.int64) - workload.b_zero_point
@@ -71,7 +71,7 @@ def matmul_constant(
 def matmul_packed(
     workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec
 ) -> Kernel | None:
-    """Any zero points; a right-hand side that is no constant is packed at run time; 8-bit outputs."""
+    """Any zero points; a right-hand side that is no constant is packed at run time."""
     if not _is_regular(workload):
         return None
     isa = isa_of(spec.instruction_set)
@@ -142,9 +142,10 @@ def matmul_kernel(
 
 
 def _is_regular(workload: MatmulWorkload) -> bool:
-    """Whether outputs are bytes and each operand has either one matrix or one for every output matrix."""
+    """Whether all is 8-bit and each operand has either one matrix or one for every output matrix."""
     count = prod(workload.batch)
-    return workload.requantize.out_dtype in ("uint8", "int8") and all(
+    dtypes = {workload.a_dtype, workload.b_dtype, workload.requantize.out_dtype}
+    return dtypes <= {"uint8", "int8"} and all(
         prod(batch) in (1, count) for batch in (workload.a_batch, workload.b_batch)
     )
 

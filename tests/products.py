@@ -1,0 +1,52 @@
+"""Runs the kernel of a convolution or matrix product on arrays with slack, and shows its assembly."""
+
+from __future__ import annotations
+
+import numpy as np
+import tvm
+from qcompiler.targets.host.spec import runnable, tvm_target
+from qcompiler.targets.spec import TargetSpec, resolve_target
+
+from qcompiler.lowering.contraction import forbid_contraction
+from qcompiler.lowering.program import ALIGNMENT, SLACK, Kernel
+
+SPECS = [resolve_target(f"host:{name}") for name in runnable()]
+"""Every instruction set this machine can run, best first."""
+
+UNWRITTEN = 99
+"""What outputs and scratch buffers hold before the call."""
+
+
+def with_slack(array: np.ndarray) -> np.ndarray:
+    """A copy that is aligned and followed by `SLACK` bytes of something."""
+    memory = np.full(array.nbytes + SLACK + ALIGNMENT, 0xA5, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def compile_kernel(kernel: Kernel, spec: TargetSpec):
+    module = tvm.IRModule({"main": forbid_contraction(kernel.func)})
+    return tvm.compile(module, target=tvm.target.Target(tvm_target(spec)))
+
+
+def run(
+    kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], dtype: str, spec: TargetSpec
+) -> np.ndarray:
+    """The output buffer after one call; what the kernel did not write is `UNWRITTEN`."""
+    output = np.full(shape, UNWRITTEN, dtype)
+    scratch = [np.full(extents, UNWRITTEN, kind) for extents, kind in kernel.scratch]
+    arrays = [with_slack(array) for array in [*inputs, *kernel.constants, output, *scratch]]
+    tensors = [tvm.runtime.from_dlpack(array) for array in arrays]
+    compile_kernel(kernel, spec)["main"](*tensors)
+    return arrays[len(inputs) + len(kernel.constants)]
+
+
+def assembly(kernel: Kernel, spec: TargetSpec) -> str:
+    return compile_kernel(kernel, spec).mod.inspect_source("asm")
+
+
+def random_stored(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    limits = np.iinfo(dtype)
+    return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
