@@ -1,4 +1,4 @@
-"""Checks of a model, and what has to be settled before the graph is worked on: its opset and its functions."""
+"""Checks of a model, its opset and its functions, before and after the work on the graph."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import onnx
 from onnx import checker, defs, helper, inliner
 
 from qcompiler.errors import ModelError
-from qcompiler.frontends.onnx_contrib import CONTRIB_OPS
+from qcompiler.frontends.onnx_contrib import REWRITES
 from qcompiler.frontends.onnx_graph import IR_VERSION, Graph, walk
 from qcompiler.frontends.onnx_upgrade import OLDEST
 from qcompiler.ir.opset import OPSET
 
-_TAKES_INFINITY = frozenset({"Clip", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min"})
+_TAKES_INFINITY = frozenset(
+    {"Clip", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min"}
+)
 _TAKES_INFINITY |= {"Pad", "Where", "IsInf", "Identity"}
 
 
@@ -26,7 +28,9 @@ def checked_opset(model: onnx.ModelProto, source: str) -> int:
     """
     versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
     if not versions:
-        raise ModelError(f"{source}: the model names no opset of the default domain; it is truncated or damaged")
+        raise ModelError(
+            f"{source}: the model names no opset of the default domain; it is truncated or damaged"
+        )
     newest = defs.onnx_opset_version()
     if not OLDEST <= versions[0] <= newest:
         remedy = "export it again with a newer opset" if versions[0] < OLDEST else "update the onnx package"
@@ -35,8 +39,9 @@ def checked_opset(model: onnx.ModelProto, source: str) -> int:
 
 
 def inline_functions(model: onnx.ModelProto, opset: int, source: str) -> Sequence[onnx.NodeProto]:
-    """The model's nodes, calls of its own functions replaced by their bodies; so are ops newer than the project's
-    opset that ONNX defines through older ones.
+    """The model's nodes, calls of its own functions replaced by their bodies.
+
+    Ops newer than the project's opset that ONNX defines through older ones are replaced likewise.
 
     Raises:
         ModelError: the functions cannot be inlined.
@@ -57,7 +62,9 @@ def inline_functions(model: onnx.ModelProto, opset: int, source: str) -> Sequenc
     known = {value.name for value in model.graph.input}
     for tensor in model.graph.initializer:
         if tensor.name not in known:
-            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+            light.graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
     try:
         if model.functions:
             light = inliner.inline_local_functions(light, convert_version=True)
@@ -77,13 +84,15 @@ def check_ops(graph: Graph) -> None:
     foreign: dict[str, list[str]] = {}
     for node in walk(graph.nodes):
         if node.domain:
-            if (node.domain, node.op_type) not in CONTRIB_OPS:
+            if (node.domain, node.op_type) not in REWRITES:
                 foreign.setdefault(f"{node.domain}::{node.op_type}", []).append(node.name or node.output[0])
         elif not defs.has(node.op_type, graph.opset, ""):
             raise graph.error(node, f"ONNX has no such op in opset {graph.opset}; is the name right?")
     if foreign:
         listed = "; ".join(f"{op} ({', '.join(names)})" for op, names in sorted(foreign.items()))
-        raise ModelError(f"{graph.source}: ops outside the ONNX standard: {listed}; export the model without them")
+        raise ModelError(
+            f"{graph.source}: ops outside the ONNX standard: {listed}; export the model without them"
+        )
     context = checker.C.CheckerContext()
     context.ir_version = IR_VERSION
     context.opset_imports = {"": graph.opset} | {node.domain: 1 for node in walk(graph.nodes) if node.domain}
@@ -96,7 +105,9 @@ def check_ops(graph: Graph) -> None:
 
 
 def check_weights(graph: Graph) -> None:
-    """Checks that floating-point constants are finite; infinity may stand in limits, comparisons and 0/-inf masks.
+    """Checks that floating-point constants are finite.
+
+    Infinity may stand in limits, comparisons and added masks of 0 and -inf.
 
     Raises:
         ModelError: naming the tensor and a node that uses it.
@@ -111,7 +122,9 @@ def check_weights(graph: Graph) -> None:
         for node in graph.nodes:
             if name not in node.input:
                 continue
-            if what != "NaN" and (node.op_type in _TAKES_INFINITY or (node.op_type == "Add" and _is_mask(array))):
+            if what != "NaN" and (
+                node.op_type in _TAKES_INFINITY or (node.op_type == "Add" and _is_mask(array))
+            ):
                 continue
             raise ModelError(
                 f"{graph.source}: the weights '{name}' of {graph.label(node)} hold {what}; "

@@ -5,18 +5,18 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from qcompiler.frontends.onnx_graph import Graph, ValueType
 
 _P = onnx.TensorProto
-_CONVERTED = {_P.FLOAT16: "float16", _P.BFLOAT16: "bfloat16", _P.DOUBLE: "float64"}
+_CONVERTED: dict[int, str] = {_P.FLOAT16: "float16", _P.BFLOAT16: "bfloat16", _P.DOUBLE: "float64"}
 _DTYPES = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float64)}
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "stash_type"})
 
 
 def compute_in_float32(graph: Graph) -> bool:
-    """Turns float16, bfloat16 and float64 into float32 everywhere, inputs and outputs included; whether there were any.
+    """Turns float16, bfloat16 and float64 into float32, inputs and outputs included; whether there were any.
 
     Finite values beyond float32's range become its largest. The graph's notes say what was done.
     """
@@ -36,7 +36,9 @@ def compute_in_float32(graph: Graph) -> bool:
             if item.name in _TYPE_ATTRIBUTES and item.i in _CONVERTED:
                 item.i = _P.FLOAT
             elif item.type == onnx.AttributeProto.TENSOR and item.t.data_type in _CONVERTED:
-                item.t.CopyFrom(numpy_helper.from_array(to_float32(numpy_helper.to_array(item.t)), item.t.name))
+                item.t.CopyFrom(
+                    numpy_helper.from_array(to_float32(numpy_helper.to_array(item.t)), item.t.name)
+                )
     graph.types = {}
     graph.declared = {
         name: ValueType(_P.FLOAT, kind.dims) if kind.element in _CONVERTED else kind
@@ -51,15 +53,11 @@ def compute_in_float32(graph: Graph) -> bool:
 
 def to_float32(array: np.ndarray) -> np.ndarray:
     """The array as float32, finite values clipped to its range; a repeated element stays a view of one."""
-    if array.size and not any(array.strides):
-        return np.broadcast_to(to_float32(array.reshape(-1)[:1].copy().reshape(())), array.shape) if array.ndim else _cast(array)
-    return _cast(array)
-
-
-def _cast(array: np.ndarray) -> np.ndarray:
-    limit = np.finfo(np.float32).max
+    if array.size > 1 and not any(array.strides):
+        return np.broadcast_to(to_float32(array[(0,) * array.ndim]), array.shape)
     if array.dtype == np.float64:
+        limit = np.finfo(np.float32).max
         array = np.where(np.isfinite(array), np.clip(array, -limit, limit), array)
-    result = array.astype(np.float32)
+    result = np.asarray(array, np.float32)
     result.flags.writeable = False
     return result

@@ -1,4 +1,4 @@
-"""Simplification of a graph without a change of its results: constant folding, no-ops and dead nodes removed."""
+"""Simplification that keeps all results: constants folded, no-ops and dead nodes removed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ import onnx
 from onnx import defs, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from qcompiler.frontends.onnx_graph import Graph, integer, integers, reads, rename_reads, sort_nodes, subgraphs, walk
+from qcompiler.frontends.onnx_graph import (
+    Graph,
+    integer,
+    integers,
+    reads,
+    rename_reads,
+    sort_nodes,
+    subgraphs,
+    walk,
+)
 from qcompiler.frontends.onnx_shapes import infer
+from qcompiler.frontends.onnx_upgrade import upgrade_node
+from qcompiler.ir.opset import OPSET
 
 FOLD_BYTES = 16 << 20
 """A folded result may have this many bytes, or `FOLD_GROWTH` times those of the constants it is made of."""
@@ -105,12 +116,24 @@ def _evaluate(graph: Graph, node: onnx.NodeProto) -> list[np.ndarray] | None:
         return [np.broadcast_to(value.reshape(()), tuple(int(d) for d in inputs[node.input[0]]))]
     if node.op_type != "Constant" and not _worth_folding(graph, node, inputs):
         return None
-    try:
-        results = ReferenceEvaluator(node, opsets={"": graph.opset}).run(None, inputs)
-    except Exception:
-        # the reference lacks some ops and old versions of others: the node is then computed at run time
-        return None
-    return results if all(isinstance(r, np.ndarray | np.generic) for r in results) else None
+    return _compute(graph, node, inputs)
+
+
+def _compute(graph: Graph, node: onnx.NodeProto, values: dict[str, np.ndarray]) -> list[np.ndarray] | None:
+    """The node's results by ONNX's reference, which knows few old versions of ops: at the project's opset."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    for step in [copy] if graph.opset == OPSET else upgrade_node(graph, copy):
+        inputs = {name: values.get(name, graph.constants.get(name)) for name in step.input if name}
+        try:
+            results = ReferenceEvaluator(step, opsets={"": OPSET}).run(None, inputs)
+        except Exception:
+            # the reference lacks an op or a case of it: the node is then computed at run time
+            return None
+        if not all(isinstance(r, np.ndarray | np.generic) for r in results):
+            return None
+        values.update({name: np.asarray(r) for name, r in zip(step.output, results, strict=True)})
+    return [values[name] for name in node.output]
 
 
 def _worth_folding(graph: Graph, node: onnx.NodeProto, inputs: dict[str, np.ndarray]) -> bool:
@@ -127,7 +150,7 @@ def _worth_folding(graph: Graph, node: onnx.NodeProto, inputs: dict[str, np.ndar
 
 
 def _remove_no_ops(graph: Graph) -> None:
-    """Drops nodes that return their first input unchanged; Identity stays only between an input and an output."""
+    """Drops nodes that return their first input unchanged; Identity stays from an input to an output."""
     renamed: dict[str, str] = {}
     by_output = {name: node for node in graph.nodes for name in node.output}
     kept: list[onnx.NodeProto] = []
@@ -208,11 +231,12 @@ def _remove_dead(graph: Graph) -> None:
 
 
 def _clear_unused_outputs(graph: Graph, node: onnx.NodeProto, used: set[str]) -> None:
-    if node.domain or len(node.output) == 1:
+    if len(node.output) == 1:
         return
-    formals = defs.get_schema(node.op_type, graph.opset, "").outputs
+    option = defs.OpSchema.FormalParameterOption.Optional
+    formals = [] if node.domain else defs.get_schema(node.op_type, graph.opset, "").outputs
     for index, name in enumerate(node.output):
-        optional = index < len(formals) and formals[index].option == defs.OpSchema.FormalParameterOption.Optional
+        optional = index > 0 if node.domain else index < len(formals) and formals[index].option == option
         if optional and name not in used:
             node.output[index] = ""
     while node.output and not node.output[-1]:

@@ -1,9 +1,10 @@
-"""The working form of an ONNX graph: nodes, constants as arrays apart from any protobuf, and the types of values."""
+"""The working form of an ONNX graph: nodes, constants as arrays outside protobufs, types of values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import helper, numpy_helper
 from qcompiler.errors import ModelError
 
 SMALL = 1024
-"""Constants of at most this many elements go into the protobufs made from a graph: shape inference reads them."""
+"""Constants of at most this many elements are in the protobufs made from a graph, for shape inference."""
 
 IR_VERSION = 10
 """The ONNX file format that belongs to the project's opset."""
@@ -126,7 +127,9 @@ class Graph:
             graph.output.append(
                 onnx.ValueInfoProto(name=name)
                 if kind is None
-                else ValueType(kind.element, self.types[name].dims if name in self.types else None).value_info(name)
+                else ValueType(
+                    kind.element, self.types[name].dims if name in self.types else None
+                ).value_info(name)
             )
         opsets = {"": self.opset} | {n.domain: 1 for n in self.nodes if n.domain}
         return onnx.ModelProto(
@@ -134,6 +137,31 @@ class Graph:
             graph=graph,
             opset_import=[helper.make_opsetid(d, v) for d, v in opsets.items()],
         )
+
+
+class Replacement:
+    """Collects the nodes that take the place of one node, named after it."""
+
+    def __init__(self, graph: Graph, node: onnx.NodeProto) -> None:
+        self.graph = graph
+        self.node = node
+        self.nodes: list[onnx.NodeProto] = []
+
+    def add(self, op: str, inputs: Sequence[str], what: str, **attributes: Any) -> str:
+        """Adds a node for the intermediate result `what`; returns the value's name."""
+        result = self.graph.fresh(f"{self.node.output[0]}_{what}")
+        name = f"{self.node.name or self.node.output[0]}.{what}"
+        self.nodes.append(helper.make_node(op, inputs, [result], name, **attributes))
+        return result
+
+    def scalar(self, what: str, value: float) -> str:
+        """A float32 constant."""
+        return self.graph.add_constant(f"{self.node.output[0]}_{what}", np.array(value, np.float32))
+
+    def last(self, op: str, inputs: Sequence[str], **attributes: Any) -> list[onnx.NodeProto]:
+        """Adds the node that yields the replaced node's result; returns all."""
+        self.nodes.append(helper.make_node(op, inputs, [self.node.output[0]], self.node.name, **attributes))
+        return self.nodes
 
 
 def integer(node: onnx.NodeProto, name: str, default: int) -> int:
@@ -238,7 +266,9 @@ def sort_nodes(graph: Graph) -> None:
                     if name in graph.inputs or name in graph.constants:
                         continue
                     if name not in producer:
-                        raise graph.error(node, f"its input '{name}' is not defined by any node, input or initializer")
+                        raise graph.error(
+                            node, f"its input '{name}' is not defined by any node, input or initializer"
+                        )
                     before = producer[name]
                     if state[before] == 1:
                         raise graph.error(node, f"its input '{name}' depends on its own output: a cycle")

@@ -1,10 +1,10 @@
 """From an ONNX file to a static graph at the project's opset, ready for the importer.
 
-The steps, each in its module: read (`onnx_read`), inline functions and check (`onnx_check`), set input shapes
-(`onnx_shapes`), fold and infer until nothing changes (`onnx_fold`), upgrade (`onnx_upgrade`), express quantized and
-contributed ops through standard ones (`onnx_quantized`, `onnx_contrib`), compute in float32 (`onnx_floats`).
-Weights stay outside protobufs all the way, so a model may be larger than protobuf's 2 GB and external data are only
-memory-mapped.
+The steps, each in its module: read (`onnx_read`), inline functions and check (`onnx_check`), set input
+shapes (`onnx_shapes`), fold and infer until nothing changes (`onnx_fold`), upgrade (`onnx_upgrade`), express
+quantized and contributed ops through standard ones (`onnx_quantized`, `onnx_contrib`), compute in float32
+(`onnx_floats`). Weights stay outside protobufs all the way, so a model may be larger than protobuf's 2 GB and
+external data are only memory-mapped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ import numpy as np
 import onnx
 
 from qcompiler.errors import ModelError
-from qcompiler.frontends.onnx_check import check_ops, check_weights, checked_opset, inline_functions, name_nodes
+from qcompiler.frontends.onnx_check import (
+    check_ops,
+    check_weights,
+    checked_opset,
+    inline_functions,
+    name_nodes,
+)
+from qcompiler.frontends.onnx_contrib import standardize
 from qcompiler.frontends.onnx_floats import compute_in_float32
 from qcompiler.frontends.onnx_fold import settle
 from qcompiler.frontends.onnx_graph import SMALL, Graph, ValueType, sort_nodes
@@ -30,9 +37,9 @@ from qcompiler.frontends.onnx_upgrade import upgrade
 class NormalizedModel:
     """A static, topologically sorted graph at the project's opset.
 
-    Every value has a type and shape in `proto`, every node a unique name. `arrays` holds the initializers of more than
-    `onnx_graph.SMALL` elements, which `proto` does not have: read-only, those of external data memory-mapped, and
-    those that repeat one element a view of it. `notes` says what was changed beyond the form, one sentence each.
+    Every value has a type and shape in `proto`, every node a unique name. `arrays` holds the initializers of
+    more than `onnx_graph.SMALL` elements, which `proto` does not have: read-only, those of external data
+    memory-mapped, those that repeat one element a view of it. `notes` says what was changed beyond the form.
     """
 
     proto: onnx.ModelProto
@@ -61,8 +68,8 @@ def normalize(
     `base_dir` is where external data lie; `source` names the model in messages.
 
     Raises:
-        ModelError: the model is inconsistent, has an op that is not known, an input without a given size, a value
-            without a static shape, external data that are missing, or weights that are not finite.
+        ModelError: the model is inconsistent, has an op that is not known, an input without a given size, a
+            value without a static shape, external data that are missing, or weights that are not finite.
     """
     graph = _graph_of(model, base_dir or Path(), source)
     bind_inputs(model.graph, graph, shapes or {})
@@ -71,6 +78,8 @@ def normalize(
     settle(graph)
     upgrade(graph)
     settle(graph)
+    while standardize(graph):
+        settle(graph)
     if compute_in_float32(graph):
         settle(graph)
     require_static(graph)
@@ -92,7 +101,12 @@ def _graph_of(model: onnx.ModelProto, base_dir: Path, source: str) -> Graph:
     nodes: list[onnx.NodeProto] = []
     for node in inline_functions(model, opset, source):
         value = next((a for a in node.attribute if a.name == "value"), None)
-        if node.op_type == "Constant" and not node.domain and value is not None and node.output[0] not in constants:
+        if (
+            node.op_type == "Constant"
+            and not node.domain
+            and value is not None
+            and node.output[0] not in constants
+        ):
             constants[node.output[0]] = tensor_array(value.t, base_dir, source)
         else:
             copy = onnx.NodeProto()
@@ -105,7 +119,9 @@ def _graph_of(model: onnx.ModelProto, base_dir: Path, source: str) -> Graph:
         if value.name not in constants:
             kind = ValueType.of(value.type)
             if kind is None:
-                raise ModelError(f"{source}: input '{value.name}' is not a tensor; only tensors can be inputs")
+                raise ModelError(
+                    f"{source}: input '{value.name}' is not a tensor; only tensors can be inputs"
+                )
             inputs[value.name] = kind
     declared = {v.name: ValueType.of(v.type) for v in (*model.graph.value_info, *model.graph.output)}
     return Graph(

@@ -34,8 +34,8 @@ def bind_inputs(model: onnx.GraphProto, graph: Graph, shapes: Mapping[str, tuple
                 other, owner = symbols.setdefault(dim.dim_param, (size, name))
                 if other != size:
                     raise ModelError(
-                        f"{graph.source}: dimension '{dim.dim_param}' is {other} in input '{owner}' but {size} in "
-                        f"input '{name}'; give both the same size in --shape"
+                        f"{graph.source}: dimension '{dim.dim_param}' is {other} in input '{owner}' "
+                        f"but {size} in input '{name}'; give both the same size in --shape"
                     )
     for name, value in declared.items():
         element = value.type.tensor_type.elem_type
@@ -45,7 +45,7 @@ def bind_inputs(model: onnx.GraphProto, graph: Graph, shapes: Mapping[str, tuple
         kind = value.type.tensor_type
         if not kind.HasField("shape"):
             raise ModelError(
-                f"{graph.source}: input '{name}' has no shape; give it one, such as --shape {name}=1x3x224x224"
+                f"{graph.source}: input '{name}' has no shape; give one, such as --shape {name}=1x3x224x224"
             )
         dims = [symbols[d.dim_param][0] if d.dim_param in symbols else d.dim_value for d in kind.shape.dim]
         for index, (dim, size) in enumerate(zip(kind.shape.dim, dims, strict=True)):
@@ -80,7 +80,7 @@ def _check_given(value: onnx.ValueInfoProto, shape: tuple[int, ...], source: str
 
 
 def infer(graph: Graph, hints: Mapping[str, ValueType] | None = None) -> None:
-    """Fills `graph.types` by ONNX's shape inference with data propagation; `hints` declares types beforehand."""
+    """Fills `graph.types` by ONNX's shape inference with data propagation; `hints` declares types."""
     graph.types = {name: kind for name, kind in graph.types.items() if name in graph.outputs}
     inferred = shape_inference.infer_shapes(graph.proto(hints), data_prop=True).graph
     graph.types = {**graph.inputs, **{n: ValueType.of_array(a) for n, a in graph.constants.items()}}
@@ -109,7 +109,8 @@ def require_static(graph: Graph) -> None:
     except shape_inference.InferenceError as error:
         reason = str(error).strip().splitlines()[0]
     raise graph.error(
-        node, f"the shape of its result '{name}' is not static ({reason}); only models of fixed shapes compile"
+        node,
+        f"the shape of its result '{name}' is not static ({reason}); only models of fixed shapes compile",
     )
 
 

@@ -1,8 +1,8 @@
 """Ops of any opset from 7 on, as the project's opset spells them.
 
-An op whose later versions only take more types or have new attributes with the old behaviour as default needs no
-change. The rest have an adapter here, written from the operator changelog of the ONNX specification. The adapters
-of an op are applied in the order of the table, each if the model's opset is below the adapter's.
+An op whose later versions only take more types or have new attributes with the old behaviour as default needs
+no change. The rest have an adapter here, written from the operator changelog of the ONNX specification. The
+adapters of an op are applied in the order of the table, each if the model's opset is below the adapter's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from onnx import defs, helper
 
 from qcompiler.frontends.onnx_graph import (
     Graph,
+    Replacement,
     drop_attributes,
     integer,
     integers,
@@ -38,13 +39,18 @@ def upgrade(graph: Graph) -> None:
     Raises:
         ModelError: an op or attribute that this opset cannot express.
     """
-    graph.nodes = [new for node in graph.nodes for new in _upgrade_node(graph, node)]
+    graph.nodes = [new for node in graph.nodes for new in upgrade_node(graph, node)]
     graph.opset = OPSET
 
 
-def _upgrade_node(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+def upgrade_node(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The nodes that stand for `node` under the project's opset; `node` itself may be changed.
+
+    Raises:
+        ModelError: as `upgrade`.
+    """
     for subgraph in subgraphs(node):
-        nodes = [new for child in subgraph.node for new in _upgrade_node(graph, child)]
+        nodes = [new for child in subgraph.node for new in upgrade_node(graph, child)]
         del subgraph.node[:]
         subgraph.node.extend(nodes)
     if node.domain:
@@ -62,11 +68,12 @@ def _upgrade_node(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 
 def _lower(graph: Graph, node: onnx.NodeProto) -> None:
-    """Checks that a node of a newer opset means the same under ours; drops new attributes at their defaults."""
+    """Checks that a node of a newer opset means the same under ours; drops attributes at their defaults."""
     newer = defs.get_schema(node.op_type, graph.opset, "")
     if not defs.has(node.op_type, OPSET, ""):
         raise graph.error(
-            node, f"the op came with opset {newer.since_version}; export the model with opset {OPSET} or older"
+            node,
+            f"the op came with opset {newer.since_version}; export the model with opset {OPSET} or older",
         )
     schema = defs.get_schema(node.op_type, OPSET, "")
     for item in list(node.attribute):
@@ -158,7 +165,9 @@ def _dropout(graph: Graph, node: onnx.NodeProto) -> None:
 
 def _batch_normalization(graph: Graph, node: onnx.NodeProto) -> None:
     if not integer(node, "spatial", 1):
-        raise graph.error(node, "spatial=0 (statistics per activation) is not supported; export with opset 9 or newer")
+        raise graph.error(
+            node, "spatial=0 (statistics per activation) is not supported; export with opset 9 or newer"
+        )
     drop_attributes(node, "spatial")
     if len([name for name in node.output if name]) > 1:
         raise graph.error(node, "it has the outputs of training mode; export the model for inference")
@@ -166,18 +175,17 @@ def _batch_normalization(graph: Graph, node: onnx.NodeProto) -> None:
 
 def _softmax(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
     """Before opset 13 the op worked on the input flattened to two dimensions at `axis`, 1 by default."""
-    axis, rank = integer(node, "axis", 1), graph.rank(node.input[0])
-    if rank is not None and axis % rank == rank - 1:
-        set_attribute(node, "axis", -1)
-        return None
-    base = node.output[0]
-    flat, scaled, shape = (graph.fresh(f"{base}_{what}") for what in ("flat", "scaled", "shape"))
-    return [
-        helper.make_node("Shape", [node.input[0]], [shape], f"{node.name}.shape"),
-        helper.make_node("Flatten", [node.input[0]], [flat], f"{node.name}.flatten", axis=axis),
-        helper.make_node(node.op_type, [flat], [scaled], node.name, axis=-1),
-        helper.make_node("Reshape", [scaled, shape], [base], f"{node.name}.reshape"),
-    ]
+    axis, kind = integer(node, "axis", 1), graph.types.get(node.input[0])
+    if kind is not None and kind.dims is not None:
+        axis %= len(kind.dims)
+        longer = [index for index in range(axis, len(kind.dims)) if kind.dims[index] != 1]
+        if len(longer) <= 1:
+            set_attribute(node, "axis", longer[0] if longer else axis)
+            return None
+    new = Replacement(graph, node)
+    shape = new.add("Shape", [node.input[0]], "shape")
+    flat = new.add("Flatten", [node.input[0]], "flat", axis=axis)
+    return new.last("Reshape", [new.add(node.op_type, [flat], "scaled", axis=-1), shape])
 
 
 def _upsample_to_inputs(graph: Graph, node: onnx.NodeProto) -> None:
@@ -206,7 +214,9 @@ def _resize_from_11(graph: Graph, node: onnx.NodeProto) -> None:
     rounding = text(node, "nearest_mode", "round_prefer_floor")
     moved = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}.get(rounding)
     if moved is None:
-        raise graph.error(node, f"tf_half_pixel_for_nn with nearest_mode {rounding} has no form in later opsets")
+        raise graph.error(
+            node, f"tf_half_pixel_for_nn with nearest_mode {rounding} has no form in later opsets"
+        )
     set_attribute(node, "coordinate_transformation_mode", "half_pixel")
     set_attribute(node, "nearest_mode", moved)
 
@@ -247,18 +257,14 @@ def _group_normalization(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodePr
     channels = None if kind is None or kind.dims is None else kind.dims[1]
     if channels is None:
         raise graph.error(node, "the number of channels of its input is not known")
-    repeat = channels // integer(node, "num_groups", 1)
-    nodes: list[onnx.NodeProto] = []
-    for position in (1, 2):
-        name = node.input[position]
-        column, wide, flat = (graph.fresh(f"{name}_{what}") for what in ("column", "repeated", "per_channel"))
-        nodes += [
-            helper.make_node("Unsqueeze", [name, _int64(graph, node, "axes", [1])], [column]),
-            helper.make_node("Tile", [column, _int64(graph, node, "repeats", [1, repeat])], [wide]),
-            helper.make_node("Reshape", [wide, _int64(graph, node, "shape", [-1])], [flat]),
-        ]
-        node.input[position] = flat
-    return [*nodes, node]
+    new = Replacement(graph, node)
+    repeats = _int64(graph, node, "repeats", [1, channels // integer(node, "num_groups", 1)])
+    column, flat = _int64(graph, node, "axes", [1]), _int64(graph, node, "shape", [-1])
+    for position, what in ((1, "scale"), (2, "bias")):
+        groups = new.add("Unsqueeze", [node.input[position], column], f"{what}_column")
+        wide = new.add("Tile", [groups, repeats], f"{what}_repeated")
+        node.input[position] = new.add("Reshape", [wide, flat], f"{what}_per_channel")
+    return [*new.nodes, node]
 
 
 def _scan(graph: Graph, node: onnx.NodeProto) -> None:
