@@ -46,8 +46,8 @@ def open_calibration(source: Any, inputs: Inputs, limit: int | None = None) -> I
         an iterable for any number of passes; `operator.length_hint` knows its length where that is known.
 
     Raises:
-        CalibrationError: no data, a wrong name, shape or dtype, NaN or infinity; what headers show at once, the
-            rest when the sample is reached. The message names file, sample and input.
+        CalibrationError: no data, a wrong name, shape or dtype, NaN or infinity. What headers show is found
+            at once, the rest when the sample is reached; the message names file, sample and input.
     """
     if limit is not None and limit < 1:
         raise CalibrationError(f"at least 1 calibration sample is needed, the limit is {limit}")
@@ -250,6 +250,11 @@ def _part(label: str, columns: Mapping[str, _Array | _Member], inputs: Inputs) -
                 f"{label}: no array for input {name!r}; expected {_names(inputs)}, found {_names(columns)}"
                 + (f"; did you mean {near[0]!r}? Rename it to {name!r}" if near else "")
             )
+        if columns[name].dtype.kind not in "fiub":
+            raise CalibrationError(
+                f"{label}: input {name!r} expects {np.dtype(inputs[name][1])}, "
+                f"found {columns[name].dtype}, which holds no numbers"
+            )
     counts = {
         name: _sample_count(label, name, columns[name].shape, list(shape))
         for name, (shape, _) in inputs.items()
@@ -294,8 +299,6 @@ def _checked(sample: Feed, inputs: Inputs, label: str) -> Feed:
 
 def _cast(values: np.ndarray, dtype: np.dtype, label: str) -> np.ndarray:
     kind = values.dtype.kind
-    if kind not in "fiub":
-        raise CalibrationError(f"{label}: expected {dtype}, found {values.dtype}, which holds no numbers")
     if kind == "f" and not np.isfinite(values).all():
         what = "NaN" if np.isnan(values).any() else "infinity"
         raise CalibrationError(f"{label}: holds {what} in {int((~np.isfinite(values)).sum())} elements")

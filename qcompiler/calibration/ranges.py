@@ -19,6 +19,7 @@ DEFAULT_PERCENTILE = 99.999
 _COARSE = 2.0 ** -np.linspace(0.0, 6.0, 37)
 _FINE = 2.0 ** -np.linspace(-1 / 6, 1 / 6, 17)
 _ENTROPY_CANDIDATES = 128
+_EMPTY_COUNT = 1e-4
 
 
 def range_from(
@@ -35,7 +36,8 @@ def range_from(
     Methods:
         minmax: all values seen.
         moving-average: moving averages of the extremes of each sample (`TensorStatistics.moving_range`).
-        percentile: `percentile` per cent of the values; what is left out is shared by both ends equally.
+        percentile: `percentile` per cent of the values; what is left out is shared equally by the ends that
+            are not at zero.
         entropy: the clipping whose quantized distribution has the smallest Kullback-Leibler divergence from
             the observed one; S. Migacz, "8-bit Inference with TensorRT", GTC 2017.
         mse: the clipping with the smallest mean squared error of rounding and clipping; the criterion of
@@ -131,8 +133,13 @@ def _percentile(density: _Density, outside: float, symmetric: bool) -> tuple[flo
         below = np.concatenate([[0], np.cumsum(folded)])
         return density.clipped(float(np.interp((1.0 - outside) * total, below, edges)))
     below = np.concatenate([[0], np.cumsum(density.counts)])
-    lo, hi = np.interp([outside / 2 * total, (1.0 - outside / 2) * total], below, density.edges)
-    return float(lo), float(hi)
+    two_sided = density.minimum < 0.0 < density.maximum
+    cut = outside * total / (2 if two_sided else 1)
+    lo, hi = np.interp([cut, total - cut], below, density.edges)
+    return (
+        min(float(lo), 0.0) if density.minimum < 0.0 else density.minimum,
+        max(float(hi), 0.0) if density.maximum > 0.0 else density.maximum,
+    )
 
 
 def _entropy(density: _Density, levels: int, symmetric: bool) -> tuple[float, float]:
@@ -158,14 +165,15 @@ def _entropy_cut(counts: np.ndarray, levels: int, required: int) -> int:
     # From the widest range on, so that a tie keeps it.
     for kept in np.unique(np.linspace(bins, least, _ENTROPY_CANDIDATES).astype(int))[::-1]:
         inside = counts[:kept].astype(np.float64)
+        if not inside.any():
+            continue
         observed = inside.copy()
         observed[-1] += counts[kept:].sum()
         used = observed > 0
         level = np.arange(kept) * levels // kept
         share = np.bincount(level, inside, levels) / np.maximum(np.bincount(level, used, levels), 1)
-        quantized = share[level][used]
-        if inside.sum() == 0 or (quantized == 0).any():
-            continue
+        # The last bin may hold nothing but what was clipped into it.
+        quantized = np.maximum(share[level][used], _EMPTY_COUNT)
         p = observed[used] / observed.sum()
         divergence = float(np.sum(p * np.log(p / (quantized / quantized.sum()))))
         if divergence < best_divergence:

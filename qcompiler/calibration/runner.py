@@ -58,24 +58,27 @@ def calibrate(
         if node.op_type == "MatMul"
         for name in (node.input[0], node.output[0])
     }
-    given = channel_axes or {}
-
-    def empty(name: str, shape: tuple[int, ...]) -> TensorStatistics:
-        axis = given.get(name, (-1 if name in last_axis else 1) if len(shape) > 1 else None)
-        return TensorStatistics.empty(1 if axis is None else shape[axis], axis)
-
+    axes = channel_axes or {}
     statistics: dict[str, TensorStatistics] = {}
+
+    def observe(sample: int, feed: Mapping[str, np.ndarray]) -> None:
+        for name, array in _run(session, feed, values, sample):
+            if name not in statistics:
+                default = (-1 if name in last_axis else 1) if array.ndim > 1 else None
+                axis = axes.get(name, default)
+                statistics[name] = TensorStatistics.empty(1 if axis is None else array.shape[axis], axis)
+            try:
+                statistics[name].update(array)
+            except CalibrationError as error:
+                raise CalibrationError(
+                    f"sample {sample}: value {name!r} of the float model {error}; "
+                    f"check the model and its inputs"
+                ) from None
+
     done = 0
     with _progress(progress, operator.length_hint(feeds) or None) as report:
         for feed in feeds:
-            for name, array in _run(session, feed, values, f"sample {done}"):
-                try:
-                    statistics.setdefault(name, empty(name, array.shape)).update(array)
-                except CalibrationError as error:
-                    raise CalibrationError(
-                        f"sample {done}: value {name!r} of the float model {error}; "
-                        "check the model and its inputs"
-                    ) from None
+            observe(done, feed)
             done += 1
             report(done)
     if not done:
@@ -84,7 +87,7 @@ def calibrate(
 
 
 def _run(
-    session: Any, feed: Mapping[str, np.ndarray], values: Sequence[str], label: str
+    session: Any, feed: Mapping[str, np.ndarray], values: Sequence[str], sample: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The values of one sample, each released after its turn."""
     fed = {value.name for value in session.get_inputs()}
@@ -92,7 +95,7 @@ def _run(
     try:
         arrays = dict(zip(computed, session.run(computed, dict(feed)), strict=True)) if computed else {}
     except Exception as error:  # the errors of onnxruntime have no common base
-        raise CalibrationError(f"{label}: the float model does not run on it: {error}") from None
+        raise CalibrationError(f"sample {sample}: the float model does not run on it: {error}") from None
     for name in values:
         yield name, arrays.pop(name) if name in arrays else np.asarray(feed[name])
 
@@ -115,18 +118,13 @@ def _session(proto: onnx.ModelProto, folder: Path | None, values: Sequence[str],
     if unknown:
         raise ModelError(f"the model has no values {', '.join(map(repr, unknown))} to observe")
     present = inputs | {value.name for value in graph.output}
-    extra = onnx.ModelProto(
-        graph=onnx.GraphProto(
-            output=[onnx.ValueInfoProto(name=name) for name in values if name not in present]
-        )
-    )
+    outputs = [onnx.ValueInfoProto(name=name) for name in values if name not in present]
+    extra = onnx.ModelProto(graph=onnx.GraphProto(output=outputs))
     try:
         # Serialized messages merge when they are joined: repeated fields append.
         data = proto.SerializeToString() + extra.SerializeToString()
-    except Exception:
-        raise ModelError(
-            "the model has more than 2 GB: save it with external data and pass its path"
-        ) from None
+    except Exception:  # protobuf's EncodeError or ValueError, by version
+        raise ModelError("the model is over 2 GB: save it with external data and pass its path") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

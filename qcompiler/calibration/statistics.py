@@ -4,8 +4,8 @@ The size of a `TensorStatistics` depends on the number of channels alone, never 
 statistics of parts of the data merge. The histogram lives on a canonical grid: bins are `2**exponent` wide,
 their edges are multiples of that width, and the grid follows from zero and the extremes seen alone. Bins of a
 coarser grid are unions of bins of a finer one, so growing the range is exact, and all that is counted
-(histogram, zeros, extremes) is the same for one pass and for any merge of parts. Sums and moving averages agree
-up to their rounding.
+(histogram, zeros, extremes) is the same for one pass and for any merge of parts. Sums and moving averages
+agree up to their rounding.
 """
 
 from __future__ import annotations
