@@ -38,9 +38,8 @@ conv_rules = [conv_depthwise, conv_dense, conv_generic]
 def conv_kernel(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel:
     """The kernel of the first rule that applies.
 
-    `weights` is `[OC, IC/group, KH, KW]` less its zero point, in int8 or, if that is too narrow, int16;
-    `bias`
-    is int32 `[OC]`. Raises ValueError if the halo of the activation does not cover the pads (then
+    `weights` is `[OC, IC/group, KH, KW]` less its zero point, in int8 or, where that is too narrow, int16.
+    `bias` is int32 `[OC]`. Raises ValueError if the halo of the activation does not cover the pads (then
     `pad_copy_kernel` in front of the convolution makes one that does).
     """
     if not workload.halo_covers_pads:

@@ -43,6 +43,8 @@ _EPILOGUE_COST = 4.0
 """Cycles to requantize and store one accumulator."""
 _TILE_COST = 12.0
 """Cycles of loop control and address arithmetic for one tile."""
+_DOT_LATENCY = 5.0
+"""Cycles before an accumulator can take its next dot product."""
 _FIRST_LEVEL_CACHE = 24 * 1024
 """Bytes of weights that stay in the first-level cache beside the activations."""
 
@@ -110,10 +112,9 @@ def _cycles(dense: Dense, tile: RegisterTile, isa: Isa) -> float:
     count = -(-height // tile.rows) * -(-width // tile.columns) * blocks
     accumulators = tile.pixels * tile.vectors
     loads = (tile.pixels + tile.vectors) * 0.5
-    arithmetic = accumulators * isa.dot_cost + tile.pixels * isa.operand_cost
-    issue = (accumulators * isa.dot_cost * 2 + tile.pixels * (1 + 2 * isa.operand_cost) + tile.vectors) / 4
-    latency = 5.0
-    step = max(arithmetic, loads, issue, latency) + 0.1 * loads
+    arithmetic = accumulators * isa.dot_cost + tile.pixels * isa.operand_cost + tile.vectors * isa.weight_cost
+    issue = (accumulators + tile.pixels + tile.vectors) / 4
+    step = max(arithmetic, loads, issue, _DOT_LATENCY) + 0.1 * loads
     narrowings = -(-accumulators // 4) * 4
     return count * (dense.steps * step + narrowings * _EPILOGUE_COST * 0.5 + accumulators + _TILE_COST)
 

@@ -28,6 +28,8 @@ class Isa:
     """Cycles of one `dot`."""
     operand_cost: float
     """Cycles of one `operand` beyond its load."""
+    weight_cost: float
+    """Cycles to make a weight ready for several `dot`, beyond its load."""
     pack16: str
     pack_unsigned: str
     pack_signed: str
@@ -140,17 +142,13 @@ _MADDS = {8: "llvm.x86.avx2.pmadd.wd", 4: "llvm.x86.sse2.pmadd.wd"}
 
 
 def _vnni(lanes: int) -> Vnni:
-    return Vnni(lanes, 32, 15, 0.5, 0.0, *_PACKS[lanes])
-
-
-def _madd(lanes: int, dot_cost: float) -> Madd:
-    return Madd(lanes, 16, 8, dot_cost, 1.0, *_PACKS[lanes], _MADDS[lanes])
+    return Vnni(lanes, 32, 15, 0.5, 0.0, 0.0, *_PACKS[lanes])
 
 
 _ISAS: dict[str, tuple[Isa, ...]] = {
     "avx512-vnni": (_vnni(16), _vnni(8), _vnni(4)),
-    "avx2": (_madd(8, 1.5), _madd(4, 1.5)),
-    "portable": (_madd(4, 2.0),),
+    "avx2": tuple(Madd(n, 16, 9, 1.3, 0.7, 0.7, *_PACKS[n], _MADDS[n]) for n in (8, 4)),
+    "portable": (Madd(4, 16, 9, 1.5, 1.3, 1.3, *_PACKS[4], _MADDS[4]),),
 }
 
 
