@@ -56,6 +56,9 @@ def inline_functions(model: onnx.ModelProto, opset: int, source: str) -> Sequenc
     light = onnx.ModelProto(ir_version=IR_VERSION, opset_import=model.opset_import, functions=model.functions)
     light.graph.name = "graph"
     light.graph.node.extend(model.graph.node)
+    for node in walk(light.graph.node):
+        if ("", node.op_type) in newer:
+            _fill_defaults(node, opset)
     light.graph.input.extend(model.graph.input)
     light.graph.output.extend(model.graph.output)
     light.graph.value_info.extend(model.graph.value_info)
@@ -73,6 +76,14 @@ def inline_functions(model: onnx.ModelProto, opset: int, source: str) -> Sequenc
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{source}: the model's functions cannot be inlined: {error}") from None
     return light.graph.node
+
+
+def _fill_defaults(node: onnx.NodeProto, opset: int) -> None:
+    """Writes out absent attributes that have a default: bodies of functions refer to them."""
+    present = {item.name for item in node.attribute}
+    for name, attribute in defs.get_schema(node.op_type, opset, "").attributes.items():
+        if name not in present and attribute.default_value.name:
+            node.attribute.append(attribute.default_value)
 
 
 def check_ops(graph: Graph) -> None:
@@ -97,6 +108,8 @@ def check_ops(graph: Graph) -> None:
     context.ir_version = IR_VERSION
     context.opset_imports = {"": graph.opset} | {node.domain: 1 for node in walk(graph.nodes) if node.domain}
     for node in graph.nodes:
+        if not node.domain and defs.get_schema(node.op_type, graph.opset, "").deprecated:
+            continue
         try:
             checker.check_node(node, context)
         except checker.ValidationError as error:

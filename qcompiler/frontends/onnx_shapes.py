@@ -10,6 +10,9 @@ from onnx import shape_inference
 from qcompiler.errors import ModelError
 from qcompiler.frontends.onnx_graph import Graph, ValueType
 
+_AS_INPUT = frozenset({"GroupNormalization"})
+"""Ops whose result has the type of their first input, but which ONNX gives no inference function."""
+
 
 def bind_inputs(model: onnx.GraphProto, graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Gives every graph input a static shape: the declared one, its symbols replaced through `shapes`.
@@ -81,13 +84,23 @@ def _check_given(value: onnx.ValueInfoProto, shape: tuple[int, ...], source: str
 
 def infer(graph: Graph, hints: Mapping[str, ValueType] | None = None) -> None:
     """Fills `graph.types` by ONNX's shape inference with data propagation; `hints` declares types."""
-    graph.types = {name: kind for name, kind in graph.types.items() if name in graph.outputs}
-    inferred = shape_inference.infer_shapes(graph.proto(hints), data_prop=True).graph
-    graph.types = {**graph.inputs, **{n: ValueType.of_array(a) for n, a in graph.constants.items()}}
-    for value in (*inferred.value_info, *inferred.output):
-        kind = ValueType.of(value.type)
-        if kind is not None:
-            graph.types.setdefault(value.name, kind)
+    hints = dict(hints or {})
+    while True:
+        graph.types = {name: kind for name, kind in graph.types.items() if name in graph.outputs}
+        inferred = shape_inference.infer_shapes(graph.proto(hints), data_prop=True).graph
+        graph.types = {**graph.inputs, **{n: ValueType.of_array(a) for n, a in graph.constants.items()}}
+        for value in (*inferred.value_info, *inferred.output):
+            kind = ValueType.of(value.type)
+            if kind is not None:
+                graph.types.setdefault(value.name, kind)
+        more = {
+            node.output[0]: graph.types[node.input[0]]
+            for node in graph.nodes
+            if node.op_type in _AS_INPUT and graph.rank(node.input[0]) is not None
+        }
+        if all(graph.rank(name) is not None or name in hints for name in more):
+            return
+        hints |= more
 
 
 def require_static(graph: Graph) -> None:
