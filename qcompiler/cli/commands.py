@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from argparse import Namespace
@@ -16,7 +17,7 @@ from typing import IO
 import numpy as np
 
 import qcompiler
-from qcompiler.cli.output import print_json
+from qcompiler.cli.output import print_json, print_table, shape_text
 from qcompiler.cli.progress import progress
 from qcompiler.errors import PipelineError
 from qcompiler.model import Model
@@ -64,7 +65,7 @@ def run_command(options: Namespace) -> None:
                 results[name].append(array)
     outputs = {name: _stacked(arrays) for name, arrays in results.items()}
     with _replacing(options.output) as file:
-        np.savez(file, **outputs)
+        np.savez(file, allow_pickle=False, **outputs)
     if options.json:
         rows = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in outputs.items()}
         print_json({"output": str(options.output), "samples": len(feeds), "arrays": rows})  # type: ignore[arg-type]
@@ -106,11 +107,13 @@ def opt_command(options: Namespace) -> None:
         return
     if options.file is None:
         raise PipelineError("opt needs a file of the IR, or --list-passes")
+    from qcompiler.api import open_feeds
+
     passes = parse(options.passes) if options.passes else ()
     model = open_model(options.file)
     with progress(options.quiet) as shown:
         context = CompilerContext(
-            calibration=options.calibration,
+            calibration=open_feeds(model, options.calibration) if options.calibration else None,
             target=resolve_target(options.target),
             progress=shown,
             source=str(options.file),
@@ -118,9 +121,9 @@ def opt_command(options: Namespace) -> None:
         manager = PassManager(passes, options.dump_ir)
         manager.run(model, context)
     if options.timing:
-        print_error(timing_table(manager.records))
+        print(timing_table(manager.records), file=sys.stderr)
     for note in context.notes:
-        print_error(f"note: {note}")
+        print(f"note: {note}", file=sys.stderr)
     if options.output:
         _save(model, options.output)
     if options.json:
@@ -128,12 +131,6 @@ def opt_command(options: Namespace) -> None:
         print_json({"stage": stage(model.module).name.lower(), "passes": records, "notes": context.notes})
     elif not (options.output or options.verify_only):
         print(model.text(), end="")
-
-
-def print_error(text: str) -> None:
-    import sys
-
-    print(text, file=sys.stderr)
 
 
 def _list_passes(passes: Mapping[str, str], as_json: bool) -> None:
@@ -160,8 +157,9 @@ def open_model(path: Path) -> Model:
 
 def inspect_command(options: Namespace) -> None:
     from qcompiler.cli.inspect import print_bundle, print_description
+    from qcompiler.pipeline import CompilerContext, PassManager, parse
     from qcompiler.report.bundle import describe_bundle
-    from qcompiler.report.describe import describe_model
+    from qcompiler.report.describe import CANONICAL, describe_model
 
     if options.path.is_dir():
         bundle = describe_bundle(qcompiler.load_bundle(options.path))
@@ -170,7 +168,10 @@ def inspect_command(options: Namespace) -> None:
         else:
             print_bundle(bundle)
         return
-    description = describe_model(open_model(options.path))
+    model = open_model(options.path)
+    if options.path.suffix != ".mlir":
+        PassManager(parse(CANONICAL)).run(model, CompilerContext(source=model.source))
+    description = describe_model(model)
     if options.json:
         print_json(asdict(description))
     else:
@@ -178,7 +179,6 @@ def inspect_command(options: Namespace) -> None:
 
 
 def compare_command(options: Namespace) -> None:
-    from qcompiler.cli.output import print_table, shape_text
     from qcompiler.report.compare import LayerError, compare
 
     with progress(options.quiet) as shown:
@@ -207,7 +207,6 @@ def compare_command(options: Namespace) -> None:
 
 
 def bench_command(options: Namespace) -> None:
-    from qcompiler.cli.output import print_table
     from qcompiler.report.speed import time_bundle
 
     bundle = qcompiler.load_bundle(options.bundle)
@@ -218,4 +217,4 @@ def bench_command(options: Namespace) -> None:
         return
     rows = [[t.name, f"{t.median_ms:.3f}", f"{t.min_ms:.3f}", f"{t.ratio:.2f}"] for t in timings]
     title = f"{options.bundle}: one thread, {options.repeats} runs each, in turn"
-    print_table(title, ("", ">median ms", ">min ms", ">times qcompiler"), rows)
+    print_table(title, ("", ">median ms", ">min ms", ">relative"), rows)

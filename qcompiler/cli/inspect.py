@@ -14,16 +14,17 @@ def print_summary(bundle: BundleDescription, title: str) -> None:
     print(title)
     _print_partition(bundle.program)
     _print_sizes(bundle)
-    for note in bundle.metadata.get("notes", ()):
+    for note in bundle.notes:
         print(f"  note       {note}")
-    print(f"  IR dumps   {bundle.path}/ir/ ({len(bundle.dumps)} files, the last is {bundle.dumps[-1]})")
+    if bundle.dumps:
+        print(f"  IR dumps   {bundle.path}/: {bundle.dumps[0]} to {bundle.dumps[-1]}")
 
 
 def print_bundle(bundle: BundleDescription) -> None:
     print(f"{bundle.path}: bundle for {bundle.target.get('name', bundle.target)}")
     _print_sizes(bundle)
     print(f"  kernels    {_counts(bundle.kernels)}")
-    for note in bundle.metadata.get("notes", ()):
+    for note in bundle.notes:
         print(f"  note       {note}")
     print_description(bundle.program)
 
@@ -58,15 +59,18 @@ def _type_text(tensor: TensorRow) -> str:
         return tensor.storage
     low, high = tensor.scale
     if tensor.channels is not None:
-        return f"{tensor.storage}, {tensor.channels} scales {low:.3g}..{high:.3g}"
-    return f"{tensor.storage}, scale {low:.6g}, zero point {tensor.zero_point}"
+        return f"{tensor.storage}, {tensor.channels} scales {low:.3g} to {high:.3g}"
+    zero = "zero points" if tensor.zero_point is None else f"zero point {tensor.zero_point}"
+    return f"{tensor.storage}, scale {low:.6g}, {zero}"
 
 
 def _print_partition(description: Description) -> None:
     total = description.integer_macs + description.float_macs
     share = f", {description.integer_macs / total:.1%} of {total:,} multiply-adds" if total else ""
+    planned = description.stage in ("float", "calibrated")  # choose-scheme has the last word on these
+    label = "integer?" if planned else "integer"
     print(
-        f"  integer    {sum(description.integer.values())} operations{share}: {_counts(description.integer)}"
+        f"  {label:10} {sum(description.integer.values())} operations{share}: {_counts(description.integer)}"
     )
     count = sum(description.float.values())
     print(f"  float      {count} operations{': ' + _counts(description.float) if count else ''}")

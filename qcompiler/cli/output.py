@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_PIPED_WIDTH = 240
-"""Columns of a table that does not go to a terminal, wide enough to cut nothing in practice."""
+_UNLIMITED = 100_000
+"""Columns where the output is no terminal; a table is only as wide as its content."""
 
 
 def print_json(document: Any) -> None:
@@ -26,13 +26,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     """A titled table on stdout; a column whose name starts with `>` is aligned to the right."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPED_WIDTH)
+        console = Console(highlight=False, width=_UNLIMITED)
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for name in columns:
         table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console.print(table)
+    with console.capture() as text:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in text.get().splitlines()).strip("\n"), end="\n\n")
 
 
 def bytes_text(count: int) -> str:

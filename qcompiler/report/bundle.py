@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from qcompiler.bundle import Bundle
 from qcompiler.errors import BundleError
-from qcompiler.model import Model
-from qcompiler.report.describe import Description, describe_model
+from qcompiler.report.describe import Description, read_description
 
-IR = "ir"
+REPORT = "report.json"
 
 
 @dataclass(frozen=True)
 class BundleDescription:
-    """Sizes are bytes; `kernels` counts the steps of a run by the schedule rule that made them."""
+    """Sizes are bytes; `kernels` counts the steps of a run by the schedule rule that made them.
+
+    `passes` are the records of the pipeline, `notes` what it had to give up on, `dumps` the files of the IR.
+    """
 
     path: str
     target: dict[str, Any]
@@ -25,21 +28,27 @@ class BundleDescription:
     arena_bytes: int
     total_bytes: int
     kernels: dict[str, int]
-    metadata: dict[str, Any]
+    passes: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
     dumps: tuple[str, ...]
     program: Description
 
 
 def describe_bundle(bundle: Bundle) -> BundleDescription:
-    """The description of a bundle, from its manifest and the last of its IR dumps.
+    """The description of a bundle, from its manifest and report.
 
     Raises:
-        BundleError: the bundle holds no dumps.
+        BundleError: the bundle holds no report, or one of another version.
     """
     manifest = bundle.manifest
-    dumps = sorted(name for name in manifest.files if name.startswith(f"{IR}/") and name.endswith(".mlir"))
-    if not dumps:
-        raise BundleError(f"{bundle.path} holds no IR in {IR}/; compile the model again")
+    try:
+        report = json.loads((bundle.path / REPORT).read_text(encoding="utf-8"))
+        program = read_description(report["module"])
+        passes, notes = tuple(report["passes"]), tuple(report["notes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"{bundle.path / REPORT} cannot be read ({error}); compile the model again"
+        ) from None
     sizes = {name: (bundle.path / name).stat().st_size for name in manifest.files}
     return BundleDescription(
         path=str(bundle.path),
@@ -49,7 +58,8 @@ def describe_bundle(bundle: Bundle) -> BundleDescription:
         arena_bytes=manifest.arena_bytes,
         total_bytes=sum(sizes.values()),
         kernels=dict(Counter(step.rule for step in manifest.steps).most_common()),
-        metadata=dict(manifest.metadata),
-        dumps=tuple(dumps),
-        program=describe_model(Model.load(bundle.path / dumps[-1])),
+        passes=passes,
+        notes=notes,
+        dumps=tuple(sorted(name for name in manifest.files if name.endswith(".mlir"))),
+        program=program,
     )

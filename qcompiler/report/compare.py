@@ -16,17 +16,16 @@ from qcompiler.calibration.data import open_calibration
 from qcompiler.errors import BundleError, ModelError
 from qcompiler.exporters.onnx_export import export_onnx
 from qcompiler.ir.graph import is_activation
-from qcompiler.ir.values import is_float, value_names
+from qcompiler.ir.values import is_float, shape, value_names
 from qcompiler.model import Model
 from qcompiler.pipeline import CompilerContext, PassManager, Progress, parse
+from qcompiler.report.describe import CANONICAL, base_name
 from qcompiler.report.speed import open_session
 
 if TYPE_CHECKING:
     import os
 
     from qcompiler.bundle import ValueInfo
-
-_PASSES = "canonicalize,fold-batch-norm,canonicalize"
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def compare(
             f"{bundle.path} has the inputs {sorted(expected)}, {reference} has {sorted(run.inputs)}; compare "
             "a bundle with the model it was compiled from"
         )
-    values = {i.location: (key, i) for key, i in bundle.manifest.values.items() if i.location in run.values}
+    values = _stored_values(bundle, run.shapes)
     feeds = open_calibration(data, expected, limit)
     track = (progress or Progress()).track(feeds, "comparing", length_hint(feeds) or None)
     sums = {name: _Sum() for name in values}
@@ -100,21 +99,36 @@ def compare(
     )
 
 
+def _stored_values(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, ValueInfo]]:
+    """For each value of the float model that the bundle stores: its name in the trace and its storage.
+
+    Operations made from one node share its name and get the suffixes `#2`, `#3`; the last one of the node's
+    own shape is its result. For nodes with several results, only those are taken that have no such suffix.
+    """
+    several = {name.rpartition(":")[0] for name in shapes if ":" in name}
+    found: dict[str, tuple[str, ValueInfo]] = {}
+    for key, info in bundle.manifest.values.items():
+        name = base_name(key)
+        if shapes.get(name) == info.shape and (name == key or name.partition(":")[0] not in several):
+            found[name] = (key, info)
+    return found
+
+
 class _FloatModel:
-    """The reference as a function that returns every float activation, by the name of its node (`values`)."""
+    """The reference as a function that returns every float activation by its name; `shapes` are theirs."""
 
     def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
         from qcompiler import import_onnx
 
         model: Model = import_onnx(path, dict(shapes))
-        PassManager(parse(_PASSES)).run(model, CompilerContext(source=str(path)))
+        PassManager(parse(CANONICAL)).run(model, CompilerContext(source=str(path)))
         proto = export_onnx(model.module, model.store)
-        names = [n for v, n in value_names(model.module).items() if is_activation(v) and is_float(v)]
+        named = value_names(model.module).items()
+        self.shapes = {n: shape(v) for v, n in named if is_activation(v) and is_float(v)}
         self.inputs = set(model.inputs)
-        self.values = set(names)
         present = {o.name for o in proto.graph.output}
         proto.graph.output.extend(
-            onnx.ValueInfoProto(name=n) for n in names if n not in present and n not in self.inputs
+            onnx.ValueInfoProto(name=n) for n in self.shapes if n not in present and n not in self.inputs
         )
         try:
             content = proto.SerializeToString()

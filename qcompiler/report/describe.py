@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Attribute, SSAValue
@@ -18,8 +21,10 @@ from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import (
     body,
+    defining,
     describe,
     dtype_of,
+    integer,
     is_quantized,
     is_tensor,
     quantized,
@@ -32,6 +37,9 @@ from qcompiler.model import Model
 from qcompiler.passes.canonicalize import macs as float_macs
 from qcompiler.passes.integer_rules import reason_for_float
 from qcompiler.pipeline import Stage, stage
+
+CANONICAL = "canonicalize,fold-batch-norm,canonicalize"
+"""What becomes of a float model before anything is decided; reports on float models show this form."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class FloatRow:
 
 @dataclass(frozen=True)
 class Description:
-    """The state of a module. `integer` and `float` count operations by name; `macs` are multiply-adds a run."""
+    """The state of a module. `integer` and `float` count operations by name; `macs` are those of one run."""
 
     source: str
     stage: str
@@ -80,6 +88,28 @@ class Description:
     floats: tuple[FloatRow, ...]
 
 
+def base_name(name: str) -> str:
+    """The name of a value without the number that tells it from others of the same node."""
+    return re.sub(r"#\d+$", "", name)
+
+
+def read_description(content: Mapping[str, Any]) -> Description:
+    """The description whose `dataclasses.asdict` was written as JSON."""
+
+    def row(kind: type, entry: Mapping[str, Any]) -> Any:
+        return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()})
+
+    kinds = {
+        "inputs": TensorRow,
+        "outputs": TensorRow,
+        "tensors": TensorRow,
+        "weights": TensorRow,
+        "floats": FloatRow,
+    }
+    rows = {key: tuple(row(kind, entry) for entry in content[key]) for key, kind in kinds.items()}
+    return Description(**{**content, **rows})
+
+
 def describe_model(model: Model) -> Description:
     """The description of a module at any stage.
 
@@ -92,7 +122,7 @@ class _Describer:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.block = body(model.module)
-        self.names = value_names(model.module)
+        self.names = {value: base_name(name) for value, name in value_names(model.module).items()}
         self.stage = stage(model.module)
         self.pointwise = Pointwise.of(model.module, model.store)
         self.integer: Counter[str] = Counter()
@@ -148,17 +178,41 @@ class _Describer:
             self.tensors.append(self._row(op.y, self.names[op.x], op.name, op.why))
 
     def _constant(self, op: ConstantOp) -> None:
-        if op.why is not None:
+        if is_quantized(op.y):
             self.weights.append(self._row(op.y, op.resource, op.name, op.why))
 
     def _integer(self, op: QOp) -> None:
         self.integer[op.name] += 1
         if isinstance(op, ConvOp):
             self.macs[True] += size(op.y) * prod(shape(op.w)[1:])
+            self._weight(op, op.w, quantized(op.x), op.multiplier, op.w_zero_point is None)
         elif isinstance(op, MatMulOp):
             self.macs[True] += size(op.y) * shape(op.a)[-1]
+            symmetric = op.b_zero_points is None and integer(op.b_zero_point) == 0
+            self._weight(op, op.b, quantized(op.a), op.multiplier, symmetric)
         for value in op.results:
             self.tensors.append(self._row(value, self.names[value], op.name, op.properties.get("q.why")))
+
+    def _weight(
+        self, op: ConvOp | MatMulOp, weight: SSAValue, x: UniformType, factors: SSAValue, symmetric: bool
+    ) -> None:
+        """A constant weight, whose scale stands in the multiplier `s_x * s_w / s_y` alone."""
+        constant, multiplier = defining(weight, ConstantOp), defining(factors, ConstantOp)
+        if constant is None or multiplier is None or is_quantized(weight):
+            return
+        scales = self.model.store[multiplier.resource] * float(quantized(op.y).scale) / float(x.scale)
+        self.weights.append(
+            TensorRow(
+                constant.resource,
+                op.name,
+                shape(weight),
+                f"i{8 * dtype_of(weight).itemsize}",
+                (float(scales.min()), float(scales.max())),
+                0 if symmetric else None,
+                scales.size if scales.size > 1 else None,
+                string(constant.why),
+            )
+        )
 
     def _onnx(self, op: OnnxOp) -> None:
         reason = self._reason(op)

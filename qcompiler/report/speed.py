@@ -35,7 +35,7 @@ def time_bundle(
 ) -> list[Timing]:
     """Times of the bundle, of its QDQ model in onnxruntime, and of the float model `reference` if given.
 
-    In each of `repeats` rounds every contender runs twice, and the second run counts: its caches are warm, and
+    In each of `repeats` rounds every contender runs twice and the second run counts: its caches are warm, and
     slow phases of the machine meet all alike. Inputs are random numbers of a fixed seed.
 
     Raises:
