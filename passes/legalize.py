@@ -10,14 +10,12 @@ from typing import ClassVar
 
 import numpy as np
 from xdsl.dialects.builtin import FunctionType, ModuleOp, StringAttr, TensorType
-from xdsl.ir import Attribute, Operation
+from xdsl.ir import Attribute, SSAValue
 from xdsl.rewriter import Rewriter
 
 from qcompiler.errors import PipelineError
 from qcompiler.ir.q_base import ROUNDINGS, QOp, array, number
-from qcompiler.ir.q_conv import ConvOp, MatMulOp
 from qcompiler.ir.q_elementwise import ConstantOp, LutOp
-from qcompiler.ir.q_movement import PadOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.values import body, defining, integer, integers, is_quantized, main, quantized, shape
@@ -26,6 +24,9 @@ from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 _OTHER = {"u8": "i8", "i8": "u8"}
 _STEP = {"u8": 128, "i8": -128}
 """What is added to a stored integer that comes to be stored as this type."""
+
+_SPOKEN_OF = ((0, "x_zero_point"), (0, "pad_value"), (0, "a_zero_point"), (1, "b_zero_point"), (0, "value"))
+"""Attributes that speak of an operand's stored integers: position of the operand, name."""
 
 
 def flipped(kind: UniformType) -> UniformType:
@@ -57,9 +58,10 @@ class Legalize(QuantPass):
             raise PipelineError(f"legalize: storage must be u8 or i8, got '{storage}'")
         if rounding not in ROUNDINGS:
             raise PipelineError(f"legalize: rounding must be one of {', '.join(ROUNDINGS)}, got '{rounding}'")
+        flipped_values: set[SSAValue] = set()
         for op in list(body(module).ops):
             if isinstance(op, QOp):
-                self._legalize(ctx, op, storage)
+                self._legalize(ctx, op, storage, flipped_values)
                 if "rounding" in op.properties:
                     op.properties["rounding"] = StringAttr(rounding)
         function = main(module)
@@ -68,9 +70,9 @@ class Legalize(QuantPass):
         function.properties["function_type"] = FunctionType.from_lists(inputs, outputs)
         remove_dead(module)
 
-    def _legalize(self, ctx: CompilerContext, op: QOp, storage: str) -> None:
+    def _legalize(self, ctx: CompilerContext, op: QOp, storage: str, flipped_values: set[SSAValue]) -> None:
         step = _STEP[storage]
-        was = {  # operands have been changed already, so the former storage is read off the results and attributes
+        was = {
             index: quantized(r) for index, r in enumerate(op.results) if is_quantized(r) and self._flips(r.type, storage)
         }
         if isinstance(op, ConstantOp):
@@ -82,8 +84,11 @@ class Legalize(QuantPass):
                     new.properties["q.why"] = op.why
                 op.parent.insert_op_before(new, op)  # type: ignore[union-attr]
                 op.y.replace_all_uses_with(new.y)
+                flipped_values.add(new.y)
             return
-        self._shift_operand_attributes(ctx, op, storage)
+        for operand, name in _SPOKEN_OF:
+            if name in op.properties and op.operands[operand] in flipped_values:
+                op.properties[name] = number(integer(op.properties[name]) + step)
         if was and "clamp" in op.properties:
             op.properties["clamp"] = array([v + step for v in integers(op.properties["clamp"])])
         if was and isinstance(op, LutOp):
@@ -95,24 +100,10 @@ class Legalize(QuantPass):
             op.operands[1] = new.y
         for index, kind in was.items():
             result = op.results[index]
-            Rewriter.replace_value_with_new_type(result, TensorType(flipped(kind), shape(result)))
+            new_type = TensorType(flipped(kind), shape(result))
+            flipped_values.add(Rewriter.replace_value_with_new_type(result, new_type))
 
     @staticmethod
     def _flips(kind: Attribute, storage: str) -> bool:
         element = kind.get_element_type() if isinstance(kind, TensorType) else None
         return isinstance(element, UniformType) and element.per_tensor and element.storage == _OTHER[storage]
-
-    @staticmethod
-    def _shift_operand_attributes(ctx: CompilerContext, op: Operation, storage: str) -> None:
-        """Attributes that speak of an operand's stored integers follow its zero point."""
-        if isinstance(op, ConvOp):
-            zero = quantized(op.x).zero_point
-            if integer(op.x_zero_point) != zero:
-                op.properties["x_zero_point"] = number(zero)
-                op.properties["pad_value"] = number(zero)
-        elif isinstance(op, MatMulOp):
-            op.properties["a_zero_point"] = number(quantized(op.a).zero_point)
-            if is_quantized(op.b):
-                op.properties["b_zero_point"] = number(quantized(op.b).zero_point)
-        elif isinstance(op, PadOp) and is_quantized(op.y) and quantized(op.y) != quantized(op.x):
-            op.properties["value"] = number(integer(op.value) + _STEP[storage])

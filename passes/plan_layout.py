@@ -175,11 +175,13 @@ class _SinkTranspose(RewritePattern):
         n = len(perm)
         if any(rank(r) != n for r in op.results):
             return
-        # an operand that is not transposed takes an inverse transpose; worth it only for a minority of small ones
-        others = [v for v, t in zip(data, transposes, strict=True) if t is None]
-        moved = [v for v, t in zip(data, transposes, strict=True) if t is not None]
-        if any(rank(v) != n for v in data) or sum(prod(shape(v)) for v in others) > sum(prod(shape(v)) for v in moved):
+        # an operand that is not transposed takes an inverse transpose; worth it only where those are the smaller part
+        others = sum(prod(shape(v)) for v, t in zip(data, transposes, strict=True) if t is None)
+        moved = sum(prod(shape(v)) for v, t in zip(data, transposes, strict=True) if t is not None)
+        if any(rank(v) != n for v in data) or others > moved:
             return
+        if others == moved and (n != 4 or perm != to_first(n)):
+            return  # towards channels-last only: the inverse transpose would move back for ever
         made: list[Operation] = []
         operands = [self._operand(op, v, perm, made) for v in op.operands]
         back = _inverse(perm)
