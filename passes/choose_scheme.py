@@ -212,7 +212,8 @@ class _Chooser:
             sources = op.operands if op_name(op) == "Concat" else op.operands[:1]
             if op_name(op) == "Concat" and not self._alike(op):
                 continue
-            moved.update(op.results)
+            if all(is_activation(x) for x in sources):  # else the result's range is that of a constant too
+                moved.update(op.results)
             pairs += [(x, y) for x in sources for y in op.results if x in stored and y in stored]
         for members in classes(pairs):
             self._choose_class(sorted(members, key=self.order.__getitem__), moved)
@@ -241,7 +242,12 @@ class _Chooser:
             if op_name(op) in ("Conv", "Gemm", "MatMul") and isinstance(op.operands[1].owner, ConstantOp):
                 self._choose_weight(op)
             elif op_name(op) in ("Add", "Sub", "Mul", "Concat") and op.results[0] not in self.pointwise.roots:
-                self._choose_operands(op)
+                if not any(self._is_bias(op, value) for value in op.operands):
+                    self._choose_operands(op)
+
+    def _is_bias(self, add: Operation, value: SSAValue) -> bool:
+        """Whether an addition adds the bias to the product `value`."""
+        return isinstance(value.owner, Operation) and matmul_bias(value.owner, self.ctx) is add
 
     def _choose_weight(self, op: Operation) -> None:
         last, bias = op.results[0], present(op, 2)

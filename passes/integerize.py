@@ -77,6 +77,11 @@ def _quantize(ctx: CompilerContext, op: QuantizeOp, pointwise: Pointwise) -> Non
     kind = quantized(op.y)
     if not kind.per_tensor or kind.storage not in ("u8", "i8"):
         return
+    if (same := defining(op.x, DequantizeOp)) is not None:
+        if _eight_bits(same.x):
+            site = Site((last,), kind, ctx.store)
+            _replace(op, site, site.as_type(same.x, kind))
+        return
     root = pointwise.roots.get(op.x)
     for chain, bounds in _chains(ctx, last):
         if len(chain) > 1 and op_name(chain[1]) == "Add" and not _is_bias(ctx, chain[0], chain[1]):
@@ -91,12 +96,17 @@ def _quantize(ctx: CompilerContext, op: QuantizeOp, pointwise: Pointwise) -> Non
     if root is None:
         return
     source = defining(root, DequantizeOp)
-    if source is None or quantized(source.x).storage not in ("u8", "i8") or not quantized(source.x).per_tensor:
+    if source is None or not _eight_bits(source.x):
         return
     site = Site((last,), kind, ctx.store, why=why if isinstance(why, StringAttr) else None)
     value = op.x
     result = site.table(source.x, lambda x: evaluate(value, root, x, ctx.store), kind)
     _replace(op, site, result)
+
+
+def _eight_bits(x: SSAValue) -> bool:
+    """Whether a quantized value can be the operand of a table."""
+    return quantized(x).per_tensor and quantized(x).storage in ("u8", "i8")
 
 
 def _is_bias(ctx: CompilerContext, matmul: Operation, add: Operation) -> bool:
@@ -120,7 +130,7 @@ def _split(ctx: CompilerContext, op: Operation) -> None:
     """A Split all of whose results are quantized alike becomes one integer Split."""
     source = defining(op.operands[0], DequantizeOp)
     quantizes = [users(r) for r in op.results]
-    if source is None or not all(q and all(isinstance(u, QuantizeOp) for u in q) for q in quantizes):
+    if source is None or not all(isinstance(u, QuantizeOp) for group in quantizes for u in group):
         return
     kind = quantized(source.x)
     axis = integer(op.properties.get("axis")) % rank(op.operands[0])

@@ -19,6 +19,9 @@ from qcompiler.passes.integer_rules import Rule, Site, always, constant, present
 _ROUNDING = StringAttr("fp32")
 _LAYOUT = StringAttr("NCHW")
 
+_LARGEST_RATIO = 2.0**19
+"""Of an operand's scale to the result's, for sums: the fixed-point factors of q.add end at twice that."""
+
 
 def _multiplier(site: Site, x: UniformType, w: UniformType) -> SSAValue:
     real = np.float64(x.scale) * w.scales.astype(np.float64).reshape(-1) / np.float64(site.y.scale)
@@ -152,6 +155,8 @@ def _binary(kind: type[AddOp] | type[SubOp] | type[MulOp]):  # type: ignore[no-u
         properties = {"clamp": site.clamp()}
         if kind is MulOp:
             properties["rounding"] = _ROUNDING
+        elif max(quantized(a).scale, quantized(b).scale) >= _LARGEST_RATIO * site.y.scale:
+            return None
         return site.emit(kind.create(operands=[a, b], result_types=[site.result()], properties=properties))
 
     return build

@@ -100,12 +100,12 @@ def _pad(site: Site) -> SSAValue | None:
     kind = quantized(x)
     value = present(site.op, 2)
     real = scalar(value, site.store) if value is not None else 0.0
-    filled = round((real or 0.0) / float(kind.scale)) + kind.zero_point
-    if not kind.qmin <= filled <= kind.qmax:
+    filled = np.rint((real or 0.0) / float(kind.scale)) + kind.zero_point
+    if not kind.qmin <= filled <= kind.qmax:  # infinite and NaN among others
         return None
     properties = {
         "pads": array(stored(site.op.operands[1], site.store).tolist()),
-        "value": number(filled),
+        "value": number(int(filled)),
         "mode": StringAttr(string(site.op.properties.get("mode"), "constant")),
     }
     return _moved(site, PadOp, properties)
@@ -144,6 +144,9 @@ def _check_resize(op: Operation, store: ConstantStore) -> str | None:
         return "Resize of axes other than rows and columns"
     if string(op.properties.get("coordinate_transformation_mode"), "half_pixel") == "tf_crop_and_resize":
         return "Resize with a crop"
+    axes = [axis % 4 for axis in integers(op.properties.get("axes"), range(4))]
+    if axes not in ([2, 3], [0, 1, 2, 3]):
+        return f"Resize of the axes {axes}"
     scales = present(op, 2)
     return None if scales is None or constant(scales) else "Resize by factors that are no constants"
 

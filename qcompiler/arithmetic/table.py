@@ -82,6 +82,10 @@ def _leaky_relu(alpha: float = 0.01) -> Function:
     return lambda x: np.where(x < 0, alpha * x, x)
 
 
+def _thresholded_relu(alpha: float = 1.0) -> Function:
+    return lambda x: np.where(x > alpha, x, 0.0)
+
+
 def _elu(alpha: float = 1.0) -> Function:
     return lambda x: np.where(x < 0, alpha * np.expm1(x), x)
 
@@ -150,5 +154,6 @@ FUNCTIONS: dict[str, Callable[..., Function]] = {
     "Sqrt": _plain(np.sqrt),
     "Swish": _swish,
     "Tanh": _plain(np.tanh),
+    "ThresholdedRelu": _thresholded_relu,
 }
 """ONNX operator name to a factory that takes its attributes and returns the function."""

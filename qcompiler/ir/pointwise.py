@@ -17,7 +17,7 @@ from qcompiler.arithmetic.table import function
 from qcompiler.ir.onnx_dialect import OnnxOp
 from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import body, defining, is_absent, is_float, real, size, string, users
+from qcompiler.ir.values import body, defining, is_absent, is_float, real, shape, size, string, users
 
 UNARY = frozenset(
     "Abs Ceil Celu Clip Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Log Mish Neg Reciprocal Relu Round "
@@ -91,7 +91,7 @@ class Pointwise:
 
     def _root(self, op: Operation) -> SSAValue | None:
         name = op_name(op)
-        if name in CLAMPS and op.operands and fused_clamp(op.operands[0], self.store) is op:
+        if name in CLAMPS and fused_clamp(op.operands[0], self.store) is op and op.operands[0] not in self.roots:
             return None
         if name in UNARY:
             if any(scalar(v, self.store) is None for v in op.operands[1:] if not is_absent(v)):
@@ -104,7 +104,8 @@ class Pointwise:
         roots = {self.roots.get(v, v) for v in variable}
         if len(roots) != 1 or not all(is_float(v) for v in variable):
             return None
-        return roots.pop()
+        root = roots.pop()
+        return root if shape(op.results[0]) == shape(root) else None
 
     def inner(self, value: SSAValue) -> bool:
         """Whether a value lies inside a region: every reader belongs to the same region."""
