@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -291,7 +292,7 @@ def test_every_incompatible_change_of_an_op_has_an_adapter() -> None:
             history[schema.name][schema.since_version] = schema
     for name, versions in history.items():
         numbers = sorted(versions)
-        for old, new in zip(numbers, numbers[1:], strict=False):
+        for old, new in pairwise(numbers):
             if new <= max(OLDEST, adapted[name]) or name == "Constant":
                 continue
             before, after = versions[old], versions[new]

@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from qcompiler.frontends.onnx_graph import (
     Graph,
+    distinct,
     integer,
     integers,
     reads,
@@ -72,12 +73,6 @@ def simplify(graph: Graph) -> bool:
     return inlined or len(graph.nodes) != before
 
 
-def memory(array: np.ndarray) -> int:
-    """Bytes an array really takes: a dimension that repeats one element through stride 0 counts once."""
-    sizes = (size for size, stride in zip(array.shape, array.strides, strict=True) if stride)
-    return array.itemsize * math.prod(sizes)
-
-
 # ---- constants
 
 
@@ -137,7 +132,7 @@ def _compute(graph: Graph, node: onnx.NodeProto, values: dict[str, np.ndarray]) 
 
 
 def _worth_folding(graph: Graph, node: onnx.NodeProto, inputs: dict[str, np.ndarray]) -> bool:
-    limit = max(FOLD_BYTES, FOLD_GROWTH * sum(memory(a) for a in inputs.values()))
+    limit = max(FOLD_BYTES, FOLD_GROWTH * sum(distinct(a).nbytes for a in inputs.values()))
     size = 0
     for name in filter(None, node.output):
         kind = graph.types.get(name)

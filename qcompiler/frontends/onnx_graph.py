@@ -139,6 +139,11 @@ class Graph:
         )
 
 
+def distinct(array: np.ndarray) -> np.ndarray:
+    """The part of an array that takes memory: a dimension of stride 0 repeats one element and counts once."""
+    return array[tuple(slice(None) if stride else slice(1) for stride in array.strides)]
+
+
 class Replacement:
     """Collects the nodes that take the place of one node, named after it."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from qcompiler.errors import ModelError
 from qcompiler.frontends.onnx_check import (
@@ -84,6 +85,7 @@ def normalize(
         settle(graph)
     require_static(graph)
     check_weights(graph)
+    _expose_constants(graph)
     name_nodes(graph)
     return _finish(graph)
 
@@ -136,15 +138,16 @@ def _graph_of(model: onnx.ModelProto, base_dir: Path, source: str) -> Graph:
     )
 
 
-def _finish(graph: Graph) -> NormalizedModel:
-    produced = {name for node in graph.nodes for name in node.output if name}
+def _expose_constants(graph: Graph) -> None:
+    """Puts an Identity before every output that is a constant."""
     for name in graph.outputs:
         if name in graph.constants:
-            constant = graph.fresh(f"{name}_value")
-            graph.constants[constant] = graph.constants.pop(name)
-            graph.nodes.append(
-                onnx.helper.make_node("Identity", [constant], [name], graph.fresh(f"{name}_constant"))
-            )
+            constant = graph.add_constant(f"{name}_value", graph.constants.pop(name))
+            graph.nodes.append(helper.make_node("Identity", [constant], [name]))
+
+
+def _finish(graph: Graph) -> NormalizedModel:
+    produced = {name for node in graph.nodes for name in node.output if name}
     proto = graph.proto({n: graph.types[n] for n in sorted(produced - set(graph.outputs))})
     del proto.graph.input[len(graph.inputs) :]
     proto.producer_name = "qcompiler"
