@@ -1,7 +1,8 @@
-"""Runs one kernel on arrays, for the tests of kernels."""
+"""Runs kernels on arrays and compares the results, for the tests of kernels."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -15,58 +16,71 @@ from qcompiler.lowering.view import View
 SPECS = [resolve_target(f"host:{name}") for name in runnable()]
 """Every instruction set this machine can run, best first."""
 
+NO_HALO = (0, 0, 0, 0)
 _OUTSIDE = 77
 """Fills halos of inputs, and all of the outputs before the call."""
 
 
-def random_stored(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
+@dataclass
+class Case:
+    """A kernel, its operands with their views, and the results it must give."""
+
+    kernel: Kernel
+    inputs: list[tuple[View, np.ndarray]]
+    expected: list[tuple[View, np.ndarray]]
+    border: int = _OUTSIDE
+    """What the halos of the inputs hold."""
+
+
+def check(cases: list[Case], spec: TargetSpec) -> None:
+    """Compiles all kernels as one module; results must be equal, and nothing outside them written."""
+    import tvm
+
+    functions = {f"f{i}": forbid_contraction(case.kernel.func) for i, case in enumerate(cases)}
+    module = tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()})
+    compiled = tvm.compile(module, target=_target(spec))
+    for i, case in enumerate(cases):
+        _run(compiled[f"f{i}"], case, i)
+
+
+def stored(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
+    """Random stored integers of the whole range."""
     info = np.iinfo(dtype)
     return np.random.default_rng(seed).integers(info.min, info.max, shape, dtype, endpoint=True)
 
 
-def run(
-    kernel: Kernel,
-    inputs: list[tuple[View, np.ndarray]],
-    outputs: list[View],
-    spec: TargetSpec,
-    border: int = _OUTSIDE,
-) -> list[np.ndarray]:
-    """The results of a kernel, after a check that it wrote nothing outside them; `border` fills the inputs' halos."""
+def view(array: np.ndarray, halo: tuple[int, int, int, int] = NO_HALO) -> View:
+    """The view of an array; only those of rank 4 get the halo."""
+    return View(array.shape, str(array.dtype), halo if array.ndim == 4 else NO_HALO)
+
+
+def _run(function, case: Case, number: int) -> None:
     import tvm
 
-    arguments = [physical(view, array, border) for view, array in inputs]
-    arguments += list(kernel.constants)
-    results = [np.full(view.physical_shape, _OUTSIDE, view.dtype) for view in outputs]
-    arguments += results
+    kernel = case.kernel
+    arguments = [_buffer(view, array, case.border) for view, array in case.inputs]
+    arguments += kernel.constants
+    first = len(arguments)
+    arguments += [np.full(view.physical_shape, _OUTSIDE, view.dtype) for view, _ in case.expected]
     arguments += [np.full(shape, _OUTSIDE, dtype) for shape, dtype in kernel.scratch]
-    module = tvm.IRModule({"main": forbid_contraction(kernel.func)})
+    shapes = [[int(extent) for extent in p.shape] for p in kernel.func.params]
     tensors = [
-        tvm.runtime.tensor(a.reshape([int(n) for n in p.shape]))
-        for a, p in zip(arguments, kernel.func.params, strict=True)
+        tvm.runtime.tensor(argument.reshape(shape)) for argument, shape in zip(arguments, shapes, strict=True)
     ]
-    tvm.compile(module, target=_target(spec))["main"](*tensors)
-    first = len(inputs) + len(kernel.constants)
-    interiors = []
-    for view, tensor in zip(outputs, tensors[first:], strict=False):
-        result = tensor.numpy().reshape(view.physical_shape)
-        interiors.append(interior(view, result).copy())
-        interior(view, result)[...] = _OUTSIDE
-        assert (result == _OUTSIDE).all(), "the kernel wrote into a halo"
-    return interiors
+    function(*tensors)
+    for (view, expected), tensor in zip(case.expected, tensors[first:], strict=False):
+        wanted = _buffer(view, expected, _OUTSIDE)
+        result = tensor.numpy().reshape(wanted.shape)
+        assert np.array_equal(result, wanted), f"case {number}, rule {kernel.rule}, {view}"
 
 
-def physical(view: View, array: np.ndarray, border: int) -> np.ndarray:
+def _buffer(view: View, array: np.ndarray, border: int) -> np.ndarray:
     """The buffer of a tensor, its halo filled with `border`."""
     assert array.shape == view.shape and str(array.dtype) == view.dtype
     buffer = np.full(view.physical_shape, border, view.dtype)
-    interior(view, buffer)[...] = array
-    return buffer
-
-
-def interior(view: View, buffer: np.ndarray) -> np.ndarray:
-    """The tensor inside its buffer, as a view of it."""
     strides = [stride * buffer.itemsize for stride in view.strides]
-    return np.lib.stride_tricks.as_strided(buffer.reshape(-1)[view.origin :], view.shape, strides)
+    np.lib.stride_tricks.as_strided(buffer.reshape(-1)[view.origin :], view.shape, strides)[...] = array
+    return buffer
 
 
 @cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
-from host_kernels import SPECS, random_stored, run
+from host_kernels import NO_HALO, SPECS, Case, check, stored, view
 
 from qcompiler.lowering.compute_movement import (
     concat_kernel,
@@ -17,163 +19,165 @@ from qcompiler.lowering.compute_movement import (
     split_kernel,
     transpose_kernel,
 )
-from qcompiler.lowering.view import View
 
 SPEC = SPECS[0]
-NONE, HALO, WIDE = (0, 0, 0, 0), (1, 2, 1, 0), (3, 1, 0, 2)
+HALO, WIDE = (1, 2, 1, 0), (3, 1, 0, 2)
+HALOS = [NO_HALO, HALO]
 
 
-def view(array: np.ndarray, halo: tuple[int, int, int, int] = NONE) -> View:
-    return View(array.shape, str(array.dtype), halo if array.ndim == 4 else NONE)
+def test_copy():
+    cases = []
+    for shape, dtype in product(
+        [(), (5,), (3, 100), (1, 5, 7, 3), (4, 3, 2, 96)], ["uint8", "int16", "float32"]
+    ):
+        x = stored(shape, "int16").astype(dtype)
+        for halo_x, halo_y in [(NO_HALO, NO_HALO), (HALO, NO_HALO), (NO_HALO, HALO), (HALO, WIDE)]:
+            views = view(x, halo_x), view(x, halo_y)
+            cases.append(Case(copy_kernel(*views, SPEC), [(views[0], x)], [(views[1], x)]))
+    check(cases, SPEC)
 
 
-def check(kernel, inputs, expected, halo=NONE, spec=SPEC):
-    """`inputs` are (view, array); `expected` one array or a list of them, in views with `halo`."""
-    expected = expected if isinstance(expected, list) else [expected]
-    results = run(kernel, inputs, [view(e, halo) for e in expected], spec)
-    for result, wanted in zip(results, expected, strict=True):
-        assert np.array_equal(result, wanted)
+def test_reshape():
+    shapes = [
+        ((2, 4, 6, 5), (2, 120)),
+        ((240,), (2, 4, 6, 5)),
+        ((2, 4, 6, 5), (2, 6, 4, 5)),
+        ((2, 4, 6, 5), (2, 4, 6, 5)),
+    ]
+    cases = []
+    for (before, after), halos in product(shapes, [(HALO, WIDE), (NO_HALO, WIDE), (HALO, NO_HALO)]):
+        x = stored(before, "uint8")
+        y = x.reshape(after)
+        views = view(x, halos[0]), view(y, halos[1])
+        cases.append(Case(reshape_kernel(*views, SPEC), [(views[0], x)], [(views[1], y)]))
+    check(cases, SPEC)
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (3, 100), (1, 5, 7, 3), (4, 3, 2, 96)])
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
-@pytest.mark.parametrize("halos", [(NONE, NONE), (HALO, NONE), (NONE, HALO), (HALO, WIDE)])
-def test_copy(shape, dtype, halos):
-    if halos != (NONE, NONE) and len(shape) != 4:
-        pytest.skip("only rank 4 has halos")
-    x = random_stored(shape, "int16").astype(dtype)
-    check(copy_kernel(view(x, halos[0]), view(x, halos[1]), SPEC), [(view(x, halos[0]), x)], x, halos[1])
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [((2, 4, 6, 5), (2, 120)), ((240,), (2, 4, 6, 5)), ((2, 4, 6, 5), (2, 6, 4, 5)), ((2, 4, 6, 5),) * 2],
-)
-@pytest.mark.parametrize("halos", [(HALO, WIDE), (NONE, WIDE), (HALO, NONE)])
-def test_reshape(before, after, halos):
-    x = random_stored(before, "uint8")
-    y = x.reshape(after)
-    check(reshape_kernel(view(x, halos[0]), view(y, halos[1]), SPEC), [(view(x, halos[0]), x)], y, halos[1])
-
-
-TRANSPOSES = [
-    ((3, 5), (1, 0)),
-    ((17, 40), (1, 0)),
-    ((64, 2, 33), (1, 2, 0)),
-    ((2, 5, 7, 3), (0, 3, 1, 2)),
-    ((2, 24, 7, 9), (0, 2, 3, 1)),
-    ((2, 5, 4, 32), (0, 2, 1, 3)),
-    ((2, 5, 4, 17), (0, 2, 3, 1)),
-    ((2, 3, 4, 5), (3, 2, 1, 0)),
-    ((2, 3, 1, 4, 5), (4, 0, 3, 2, 1)),
-]
-
-
-@pytest.mark.parametrize(("shape", "perm"), TRANSPOSES)
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
-@pytest.mark.parametrize("halo", [NONE, HALO])
-def test_transpose(shape, perm, dtype, halo):
-    x = random_stored(shape, "int8").astype(dtype)
-    y = x.transpose(perm)
-    check(transpose_kernel(view(x, halo), view(y, halo), perm, SPEC), [(view(x, halo), x)], y, halo)
+def test_transpose(dtype):
+    transposes = [
+        ((3, 5), (1, 0)),
+        ((17, 40), (1, 0)),
+        ((64, 2, 33), (1, 2, 0)),
+        ((2, 5, 7, 3), (0, 3, 1, 2)),
+        ((2, 24, 7, 9), (0, 2, 3, 1)),
+        ((2, 5, 4, 32), (0, 2, 1, 3)),
+        ((2, 5, 4, 17), (0, 2, 3, 1)),
+        ((2, 3, 4, 5), (3, 2, 1, 0)),
+        ((2, 3, 1, 4, 5), (4, 0, 3, 2, 1)),
+    ]
+    cases = []
+    for (shape, perm), halo in product(transposes, HALOS):
+        x = stored(shape, "int8").astype(dtype)
+        y = x.transpose(perm)
+        kernel = transpose_kernel(view(x, halo), view(y, halo), perm, SPEC)
+        cases.append(Case(kernel, [(view(x, halo), x)], [(view(y, halo), y)]))
+    check(cases, SPEC)
 
 
-@pytest.mark.parametrize("spec", SPECS[1:], ids=lambda s: s.name)
+@pytest.mark.parametrize("spec", SPECS[1:], ids=lambda spec: spec.name)
 def test_transpose_on_narrow_vectors(spec):
-    x = random_stored((2, 20, 37), "uint8")
+    x = stored((2, 20, 37), "uint8")
     y = x.transpose(0, 2, 1)
-    check(transpose_kernel(view(x), view(y), (0, 2, 1), spec), [(view(x), x)], y, spec=spec)
+    kernel = transpose_kernel(view(x), view(y), (0, 2, 1), spec)
+    check([Case(kernel, [(view(x), x)], [(view(y), y)])], spec)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, 3])
-@pytest.mark.parametrize("halo", [NONE, HALO])
-@pytest.mark.parametrize("parts", [(1, 5, 24), (96, 17), (3, 3, 1, 1)])
-def test_concat_and_split(axis, halo, parts):
-    shape = [2, 3, 4, 5]
-    arrays = []
-    for number, extent in enumerate(parts):
-        shape[axis] = extent
-        arrays.append(random_stored(tuple(shape), "uint8", number))
-    whole = np.concatenate(arrays, axis)
-    views = [view(array, halo) for array in arrays]
-    concat = concat_kernel(views, view(whole, HALO), axis, SPEC)
-    check(concat, list(zip(views, arrays, strict=True)), whole, HALO)
-    split = split_kernel(view(whole, HALO), views, axis, SPEC)
-    check(split, [(view(whole, HALO), whole)], arrays, halo)
+def test_concat_and_split(axis):
+    cases = []
+    for halo, parts in product(HALOS, [(1, 5, 24), (96, 17), (3, 3, 1, 1)]):
+        shape = [2, 3, 4, 5]
+        arrays = []
+        for number, extent in enumerate(parts):
+            shape[axis] = extent
+            arrays.append(stored(tuple(shape), "uint8", number))
+        whole = np.concatenate(arrays, axis)
+        views = [view(array, halo) for array in arrays]
+        pieces, united = list(zip(views, arrays, strict=True)), (view(whole, HALO), whole)
+        cases.append(Case(concat_kernel(views, united[0], axis, SPEC), pieces, [united]))
+        cases.append(Case(split_kernel(united[0], views, axis, SPEC), [united], pieces))
+    check(cases, SPEC)
 
 
 def test_concat_with_a_constant():
-    x, token = random_stored((4, 49, 40), "int8"), random_stored((4, 1, 40), "int8", 1)
+    x, token = stored((4, 49, 40), "int8"), stored((4, 1, 40), "int8", 1)
     y = np.concatenate([token, x], 1)
-    check(concat_kernel([token, view(x)], view(y), 1, SPEC), [(view(x), x)], y)
+    kernel = concat_kernel([token, view(x)], view(y), 1, SPEC)
+    check([Case(kernel, [(view(x), x)], [(view(y), y)])], SPEC)
 
 
-@pytest.mark.parametrize(
-    ("shape", "starts", "steps", "counts"),
-    [
+def test_slice():
+    slices = [  # shape, starts, steps, extents of the result
         ((10,), (9,), (-1,), (10,)),
         ((4, 50), (1, 3), (2, 4), (2, 11)),
         ((2, 8, 8, 5), (0, 0, 1, 0), (1, 2, 2, 1), (2, 4, 4, 5)),
         ((2, 8, 8, 24), (1, 7, 0, 3), (1, -2, 1, 1), (1, 3, 8, 20)),
         ((3, 6, 4), (0, 2, 3), (1, 1, -1), (3, 4, 4)),
-    ],
-)
-@pytest.mark.parametrize("halo", [NONE, HALO])
-def test_slice(shape, starts, steps, counts, halo):
-    x = random_stored(shape, "uint8")
-    y = x[np.ix_(*(s + t * np.arange(n) for s, t, n in zip(starts, steps, counts, strict=True)))]
-    check(slice_kernel(view(x, halo), view(y, halo), starts, steps, SPEC), [(view(x, halo), x)], y, halo)
+    ]
+    cases = []
+    for (shape, starts, steps, counts), halo in product(slices, HALOS):
+        x = stored(shape, "uint8")
+        y = x[np.ix_(*(s + t * np.arange(n) for s, t, n in zip(starts, steps, counts, strict=True)))]
+        kernel = slice_kernel(view(x, halo), view(y, halo), starts, steps, SPEC)
+        cases.append(Case(kernel, [(view(x, halo), x)], [(view(y, halo), y)]))
+    check(cases, SPEC)
 
 
 @pytest.mark.parametrize("mode", ["constant", "edge", "reflect"])
-@pytest.mark.parametrize(
-    ("shape", "pads"),
-    [((9,), (3, 5)), ((2, 4, 5, 3), (0, 2, 1, 0, 0, 1, 3, 0)), ((2, 4, 5, 24), (1, 0, 2, 3, 0, 2, 0, 9))],
-)
-@pytest.mark.parametrize("halo", [NONE, HALO])
-def test_pad(mode, shape, pads, halo):
-    x = random_stored(shape, "uint8")
-    rank = len(shape)
+def test_pad(mode):
+    paddings = [
+        ((9,), (3, 5)),
+        ((2, 4, 5, 3), (0, 2, 1, 0, 0, 1, 3, 0)),
+        ((2, 4, 5, 24), (1, 0, 2, 3, 0, 2, 0, 9)),
+    ]
     fill = {"constant_values": 42} if mode == "constant" else {}
-    y = np.pad(x, list(zip(pads[:rank], pads[rank:], strict=True)), mode=mode, **fill)
-    check(pad_kernel(view(x, halo), view(y, halo), pads, mode, 42, SPEC), [(view(x, halo), x)], y, halo)
+    cases = []
+    for (shape, pads), halo in product(paddings, HALOS):
+        x = stored(shape, "uint8")
+        rank = len(shape)
+        y = np.pad(x, list(zip(pads[:rank], pads[rank:], strict=True)), mode=mode, **fill)
+        kernel = pad_kernel(view(x, halo), view(y, halo), pads, mode, 42, SPEC)
+        cases.append(Case(kernel, [(view(x, halo), x)], [(view(y, halo), y)]))
+    check(cases, SPEC)
 
 
-@pytest.mark.parametrize(
-    ("shape", "indices", "axis"),
-    [
+@pytest.mark.parametrize("constant", ["x", "indices", None])
+def test_gather(constant):
+    gathers = [  # shape, shape of the indices, axis
         ((50, 24), (2, 7), 0),
         ((50, 5), (), 0),
         ((2, 9, 17), (4,), 1),
         ((2, 9, 17), (3, 2), 2),
         ((2, 4, 5, 24), (6,), 2),
         ((7,), (2, 3, 4), 0),
-    ],
-)
-@pytest.mark.parametrize("constant", ["x", "indices", None])
-def test_gather(shape, indices, axis, constant):
-    x = random_stored(shape, "int8")
-    extent = shape[axis]
-    index = np.random.default_rng(1).integers(-extent, extent, indices)
-    index = np.asarray(index, np.int64)
-    y = np.take(x, index, axis)
-    operands = {"x": x, "indices": index}
-    inputs = [(view(array), array) for name, array in operands.items() if name != constant]
-    arguments = [array if name == constant else view(array) for name, array in operands.items()]
-    check(gather_kernel(*arguments, view(y, HALO), axis, SPEC), inputs, y, HALO)
+    ]
+    cases = []
+    for shape, count, axis in gathers:
+        extent = shape[axis]
+        index = np.asarray(np.random.default_rng(1).integers(-extent, extent, count), np.int64)
+        operands = {"x": stored(shape, "int8"), "indices": index}
+        y = np.take(operands["x"], index, axis)
+        arguments = [array if name == constant else view(array) for name, array in operands.items()]
+        inputs = [(view(array), array) for name, array in operands.items() if name != constant]
+        kernel = gather_kernel(*arguments, view(y, HALO), axis, SPEC)
+        cases.append(Case(kernel, inputs, [(view(y, HALO), y)]))
+    check(cases, SPEC)
 
 
 def test_gather_outside_the_axis_stays_in_memory():
     x, index = np.arange(10, dtype=np.uint8), np.array([99, -99, 9, -10, -1], np.int64)
-    kernel = gather_kernel(view(x), view(index), View((5,), "uint8"), 0, SPEC)
-    check(kernel, [(view(x), x), (view(index), index)], np.array([9, 0, 9, 0, 9], np.uint8))
+    y = np.array([9, 0, 9, 0, 9], np.uint8)
+    kernel = gather_kernel(view(x), view(index), view(y), 0, SPEC)
+    check([Case(kernel, [(view(x), x), (view(index), index)], [(view(y), y)])], SPEC)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 24])
-@pytest.mark.parametrize("halos", [(NONE, NONE), (HALO, WIDE)])
-def test_resize(channels, halos):
-    x = random_stored((2, 4, 5, channels), "uint8")
+def test_resize():
     rows, columns = np.array([0, 0, 1, 3, 3, 2, 1]), np.array([4, 0, 0])
-    y = x[:, rows][:, :, columns]
-    kernel = resize_kernel(view(x, halos[0]), view(y, halos[1]), rows, columns, SPEC)
-    check(kernel, [(view(x, halos[0]), x)], y, halos[1])
+    cases = []
+    for channels, halos in product([1, 3, 24], [(NO_HALO, NO_HALO), (HALO, WIDE)]):
+        x = stored((2, 4, 5, channels), "uint8")
+        y = x[:, rows][:, :, columns]
+        views = view(x, halos[0]), view(y, halos[1])
+        cases.append(Case(resize_kernel(*views, rows, columns, SPEC), [(views[0], x)], [(views[1], y)]))
+    check(cases, SPEC)

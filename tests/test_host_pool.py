@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import product
+from math import prod
+
 import numpy as np
 import pytest
-from host_kernels import SPECS, random_stored, run
+from host_kernels import NO_HALO, SPECS, Case, check, stored, view
 
 from qcompiler.arithmetic import pool
 from qcompiler.arithmetic.softmax import softmax, softmax_table
 from qcompiler.lowering.compute_pool import average_pool_kernel, max_pool_kernel, mean_kernel
 from qcompiler.lowering.compute_softmax import softmax_kernel
-from qcompiler.lowering.view import View
 from qcompiler.lowering.workload import Requantize
 
 SPEC = SPECS[0]
-NONE, HALO = (0, 0, 0, 0), (2, 2, 2, 2)
+HALO, OUT_HALO = (2, 2, 2, 2), (0, 1, 1, 0)
 LOWEST = {"uint8": 0, "int8": -128, "int16": -32768}
 HIGHEST = {"uint8": 255, "int8": 127, "int16": 32767}
+CHANNELS = [1, 3, 5, 17, 24, 96]
 
 GEOMETRIES = [  # kernel, strides, pads, dilations
     ((3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
@@ -25,95 +28,96 @@ GEOMETRIES = [  # kernel, strides, pads, dilations
     ((3, 3), (1, 1), (2, 2, 2, 2), (2, 2)),
     ((5, 6), (1, 1), (2, 3, 2, 2), (1, 1)),
     ((1, 3), (1, 2), (0, 1, 0, 1), (1, 3)),
+    ((2, 2), (3, 3), (0, 0, 3, 4), (1, 1)),
 ]
-CHANNELS = [1, 3, 5, 17, 24, 96]
+every_spec = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize(
     ("dtype", "halo", "border"),
     [
         ("uint8", HALO, 0),
         ("uint8", HALO, 200),
-        ("int8", NONE, None),
+        ("int8", NO_HALO, None),
         ("int8", HALO, -128),
-        ("int16", NONE, 0),
+        ("int16", NO_HALO, 0),
     ],
 )
-def test_max_pool(geometry, dtype, halo, border):
-    for channels in (3, 24) if dtype == "uint8" else (17,):
-        x = random_stored((2, 9, 8, channels), dtype)
+def test_max_pool(dtype, halo, border):
+    cases = []
+    for geometry, channels in product(GEOMETRIES, (3, 24)):
         # Small values, so that padding would win if it took part.
-        x = np.minimum(x, LOWEST[dtype] + 90)
-        expected = pool.max_pool(x, *geometry, layout="NHWC")
-        source, view = View(x.shape, dtype, halo), View(expected.shape, dtype, (0, 1, 1, 0))
-        kernel = max_pool_kernel(source, view, *geometry, border, SPEC)
-        result = run(kernel, [(source, x)], [view], SPEC, border=77 if border is None else border)
-        assert np.array_equal(result[0], expected)
+        x = np.minimum(stored((2, 9, 8, channels), dtype), LOWEST[dtype] + 90)
+        y = pool.max_pool(x, *geometry, layout="NHWC")
+        views = view(x, halo), view(y, OUT_HALO)
+        kernel = max_pool_kernel(*views, *geometry, border, SPEC)
+        cases.append(Case(kernel, [(views[0], x)], [(views[1], y)], 77 if border is None else border))
+    check(cases, SPEC)
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
-def test_max_pool_of_resnet(channels, spec):
-    x = random_stored((1, 11, 12, channels), "uint8")
-    geometry = GEOMETRIES[0]
-    expected = pool.max_pool(x, *geometry, layout="NHWC")
-    source, view = View(x.shape, "uint8", (1, 1, 1, 1)), View(expected.shape, "uint8", NONE)
-    kernel = max_pool_kernel(source, view, *geometry, 0, spec)
-    assert np.array_equal(run(kernel, [(source, x)], [view], spec, border=0)[0], expected)
+@every_spec
+def test_max_pool_of_any_channels(spec):
+    cases = []
+    for channels in CHANNELS:
+        x = stored((1, 11, 12, channels), "uint8")
+        y = pool.max_pool(x, *GEOMETRIES[0], layout="NHWC")
+        source = view(x, (1, 1, 1, 1))
+        kernel = max_pool_kernel(source, view(y), *GEOMETRIES[0], 0, spec)
+        cases.append(Case(kernel, [(source, x)], [(view(y), y)], border=0))
+    check(cases, spec)
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("count_include_pad", [False, True])
 @pytest.mark.parametrize(
     ("dtypes", "halo", "rounding"),
     [
         (("uint8", "uint8"), HALO, "fp32"),
-        (("int8", "uint8"), NONE, "fixed"),
-        (("uint8", "int8"), NONE, "fixed2"),
+        (("int8", "uint8"), NO_HALO, "fixed"),
+        (("uint8", "int8"), NO_HALO, "fixed2"),
         (("int16", "int16"), HALO, "fp32"),
     ],
 )
-def test_average_pool(geometry, count_include_pad, dtypes, halo, rounding):
-    kernel, strides, pads, dilations = geometry
-    x = random_stored((2, 9, 8, 24), dtypes[0])
+def test_average_pool(count_include_pad, dtypes, halo, rounding):
     zero_point, scales = 17, (0.03, 0.041)
-    lo, hi = LOWEST[dtypes[1]] + 2, HIGHEST[dtypes[1]] - 20
-    expected = pool.average_pool(
-        x, zero_point, *scales, 5, *geometry, False, count_include_pad, lo, hi, dtypes[1], rounding, "NHWC"
-    )
-    counts = pool.pool_counts(x.shape[1:3], *geometry, False, count_include_pad)
-    multiplier = pool.average_multiplier(*scales, counts)
-    requantize = Requantize(rounding, multiplier, 5, (lo, hi), dtypes[1])
-    source, view = View(x.shape, dtypes[0], halo), View(expected.shape, dtypes[1], (0, 1, 1, 0))
-    kernel = average_pool_kernel(source, view, *geometry, zero_point, requantize, SPEC)
-    result = run(kernel, [(source, x)], [view], SPEC, border=zero_point)
-    assert np.array_equal(result[0], expected)
+    limits = LOWEST[dtypes[1]] + 2, HIGHEST[dtypes[1]] - 20
+    x = stored((2, 9, 8, 24), dtypes[0])
+    cases = []
+    for geometry in GEOMETRIES:
+        whole = (*geometry, False, count_include_pad)
+        y = pool.average_pool(x, zero_point, *scales, 5, *whole, *limits, dtypes[1], rounding, "NHWC")
+        multiplier = pool.average_multiplier(*scales, pool.pool_counts(x.shape[1:3], *whole))
+        requantize = Requantize(rounding, multiplier, 5, limits, dtypes[1])
+        views = view(x, halo), view(y, OUT_HALO)
+        kernel = average_pool_kernel(*views, *geometry, zero_point, requantize, SPEC)
+        cases.append(Case(kernel, [(views[0], x)], [(views[1], y)], border=zero_point))
+    check(cases, SPEC)
 
 
-def check_mean(shape, axes, keepdims, dtype, rounding, spec, halo=NONE):
-    x = random_stored(shape, dtype)
-    lo, hi = LOWEST[dtype], HIGHEST[dtype]
-    expected = pool.mean(x, 9, 0.03, 0.01, 5, axes, keepdims, lo, hi, dtype, rounding)
-    count = int(np.prod([shape[axis] for axis in axes]))
-    requantize = Requantize(rounding, pool.average_multiplier(0.03, 0.01, count), 5, (lo, hi), dtype)
-    source = View(shape, dtype, halo)
-    view = View(expected.shape, dtype, (1, 0, 0, 1) if expected.ndim == 4 else NONE)
-    kernel = mean_kernel(source, view, axes, 9, requantize, spec)
-    assert np.array_equal(run(kernel, [(source, x)], [view], spec)[0], expected)
+def mean_case(shape, axes, keepdims, dtype, rounding, spec, halo=NO_HALO):
+    x = stored(shape, dtype)
+    limits = LOWEST[dtype], HIGHEST[dtype]
+    y = pool.mean(x, 9, 0.03, 0.01, 5, axes, keepdims, *limits, dtype, rounding)
+    multiplier = pool.average_multiplier(0.03, 0.01, prod(shape[axis] for axis in axes))
+    views = view(x, halo), view(y, OUT_HALO)
+    kernel = mean_kernel(*views, axes, 9, Requantize(rounding, multiplier, 5, limits, dtype), spec)
+    return Case(kernel, [(views[0], x)], [(views[1], y)])
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-@pytest.mark.parametrize(("size", "halo"), [((7, 7), NONE), ((7, 7), HALO), ((20, 21), NONE)])
-def test_global_average_pool(channels, dtype, size, halo):
-    check_mean((2, *size, channels), (1, 2), True, dtype, "fp32", SPEC, halo)
+def test_global_average_pool(dtype):
+    sizes = [((7, 7), NO_HALO), ((7, 7), HALO), ((20, 21), NO_HALO)]
+    check(
+        [
+            mean_case((2, *size, channels), (1, 2), True, dtype, "fp32", SPEC, halo)
+            for channels, (size, halo) in product(CHANNELS, sizes)
+        ],
+        SPEC,
+    )
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
-@pytest.mark.parametrize(
-    ("shape", "axes", "keepdims"),
-    [
+@every_spec
+def test_mean(spec):
+    means = [
         ((5, 40), (1,), True),
         ((5, 3), (1,), False),
         ((3, 9, 64), (1,), False),
@@ -122,26 +126,27 @@ def test_global_average_pool(channels, dtype, size, halo):
         ((4, 6, 5, 33), (1, 3), False),
         ((6, 50), (0, 1), False),
         ((300,), (0,), True),
-    ],
-)
-def test_mean(shape, axes, keepdims, spec):
-    check_mean(shape, axes, keepdims, "int8", "fp32", spec)
-    if spec is SPEC:
-        check_mean(shape, axes, keepdims, "int16", "fixed", spec)
+    ]
+    kinds = [("int8", "fp32"), ("int16", "fixed")]
+    check([mean_case(*case, *kind, spec) for case, kind in product(means, kinds)], spec)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
-@pytest.mark.parametrize("dtypes", [("uint8", "uint8"), ("int8", "int8"), ("uint8", "int8")])
-@pytest.mark.parametrize(
-    ("shape", "axis"),
-    [((1,), 0), ((3, 1000), 1), ((2, 5, 3), 2), ((2, 3, 7, 49), 3), ((2, 30, 5), 1), ((2, 4, 4, 17), 1)],
-)
-def test_softmax(spec, dtypes, shape, axis):
-    x = random_stored(shape, dtypes[0])
-    halo = (0, 1, 1, 0) if len(shape) == 4 else NONE
-    source, view = View(shape, dtypes[0], halo), View(shape, dtypes[1], halo)
-    for scale in (0.02, 0.3):
+@every_spec
+def test_softmax(spec):
+    rows = [
+        ((1,), 0),
+        ((3, 1000), 1),
+        ((2, 5, 3), 2),
+        ((2, 3, 7, 49), 3),
+        ((2, 30, 5), 1),
+        ((2, 4, 4, 17), 1),
+    ]
+    kinds = [("uint8", "uint8", 0.3), ("int8", "int8", 0.02), ("uint8", "int8", 0.1)]
+    cases = []
+    for (shape, axis), (x_dtype, y_dtype, scale) in product(rows, kinds if spec is SPEC else kinds[:1]):
+        x = stored(shape, x_dtype)
         table = softmax_table(scale, shape[axis])
-        kernel = softmax_kernel(source, view, table, axis, spec)
-        expected = softmax(x, table, axis, dtypes[1])
-        assert np.array_equal(run(kernel, [(source, x)], [view], spec)[0], expected)
+        y = softmax(x, table, axis, y_dtype)
+        views = view(x, OUT_HALO), view(y, OUT_HALO)
+        cases.append(Case(softmax_kernel(*views, table, axis, spec), [(views[0], x)], [(views[1], y)]))
+    check(cases, spec)

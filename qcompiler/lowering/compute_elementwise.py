@@ -1,7 +1,7 @@
 """Kernels that compute each element on its own: the borders to float, sum, product, table.
 
-Shapes are those of the views; operands broadcast as in numpy. Every kernel writes the interior of its output alone.
-An operand that is a numpy array becomes a constant of the kernel.
+Shapes are those of the views; operands broadcast as in numpy. Every kernel writes the interior of its output
+alone. An operand that is a numpy array becomes a constant of the kernel.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from tvm import tirx
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.requantize import requantize_constants, requantize_expression
 from qcompiler.lowering.schedule_generic import (
-    Strided,
     Elementwise,
     KernelBuilder,
+    Strided,
     broadcast,
     schedule_elementwise,
     target_rules,
@@ -46,8 +46,8 @@ def quantize_kernel(
 ) -> Kernel:
     """Float32 to stored integers, `qcompiler.arithmetic.affine.quantize`.
 
-    Axis `i` of `y` is axis `perm[i]` of `x`; without `perm` the axes are the same. `scale` and `zero_point` are
-    scalars, or vectors along `axis` of `y`. `limits` are the smallest and largest stored integer.
+    Axis `i` of `y` is axis `perm[i]` of `x`; without `perm` the axes are the same. `scale` and `zero_point`
+    are scalars, or vectors along `axis` of `y`. `limits` are the smallest and largest stored integer.
     """
     builder = KernelBuilder(spec)
     source = builder.operand(x).over(perm or range(len(x.shape)))
@@ -57,8 +57,8 @@ def quantize_kernel(
     def body(operands: list[Expr], lanes: int) -> Expr:
         value, *parameters = operands
         divisor, zero = _parameters([scales, zero_points], parameters, "float32", lanes)
-        # The bounds are integers, so clamping before rounding gives what clamping the rounded value would. The
-        # comparison in max is false for NaN, which leaves the bound.
+        # The bounds are integers, so clamping before rounding gives what clamping the rounded value would.
+        # The comparison in max is false for NaN, which leaves the bound.
         real = tirx.max(value / divisor, splat(float(limits[0]), "float32", lanes) - zero)
         real = tirx.min(real, splat(float(limits[1]), "float32", lanes) - zero)
         bits = tirx.reinterpret(vector("int32", lanes), real + splat(_MAGIC, "float32", lanes))
@@ -80,7 +80,10 @@ def dequantize_kernel(
     axis: int | None = None,
     perm: Sequence[int] | None = None,
 ) -> Kernel:
-    """Stored integers to float32, `qcompiler.arithmetic.affine.dequantize`; `axis` and `perm` as in `quantize_kernel`."""
+    """Stored integers to float32, `qcompiler.arithmetic.affine.dequantize`; `perm` as in `quantize_kernel`.
+
+    `scale` and `zero_point` are scalars, or vectors along `axis` of `y`.
+    """
     builder = KernelBuilder(spec)
     source = builder.operand(x).over(perm or range(len(x.shape)))
     scales = _along(builder, np.asarray(scale, np.float32), axis, y)
@@ -156,7 +159,7 @@ def mul_kernel(
 
 
 def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec) -> Kernel:
-    """Table look-up, `qcompiler.arithmetic.table.apply_table`: `table[x - qmin]`, 256 entries of `y`'s dtype."""
+    """Table look-up, `qcompiler.arithmetic.table.apply_table`: `table[x - qmin]`, 256 entries of type `y`."""
     builder = KernelBuilder(spec)
     source = builder.operand(x)
     vectorized = target_rules(spec).get("lut")
@@ -164,7 +167,13 @@ def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec) -> Kernel:
         arrays, lanes, look_up = found
         tables = [builder.constant(array) for array in arrays]
         return _elementwise(
-            builder, "lut", y, [source], lambda v, n: look_up(v[0], tables, n), lanes=lanes, tables=tables
+            builder,
+            "vector-lut",
+            y,
+            [source],
+            lambda v, n: look_up(v[0], tables, n),
+            lanes=lanes,
+            tables=tables,
         )
     entries = builder.constant(table)
     lowest = np.iinfo(x.dtype).min

@@ -1,7 +1,7 @@
-"""Kernels that move elements of any dtype: copy, reshape, transpose, concat, split, slice, pad, gather, resize.
+"""Kernels that move elements of any dtype, from copy to gather.
 
-Every kernel writes the interior of its output alone. An operand that is a numpy array becomes a constant of the
-kernel.
+Every kernel writes the interior of its output alone. An operand that is a numpy array becomes a constant of
+the kernel.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def gather_kernel(
 
 
 def resize_kernel(x: View, y: View, rows: np.ndarray, columns: np.ndarray, spec: TargetSpec) -> Kernel:
-    """Nearest neighbour on `[N, H, W, C]`: `y[n, i, j] = x[n, rows[i], columns[j]]`; indices are not negative."""
+    """Nearest neighbour on `[N, H, W, C]`: `y[n, i, j] = x[n, rows[i], columns[j]]`, no index negative."""
     builder = KernelBuilder(spec)
     source = builder.operand(x)
     for axis, indices in ((1, rows), (2, columns)):

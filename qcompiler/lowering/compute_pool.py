@@ -1,4 +1,4 @@
-"""Kernels that pool over windows of `[N, H, W, C]`, or average over any axes. One spatial axis takes `H = 1`."""
+"""Kernels that pool windows of `[N, H, W, C]` (`H = 1` for one spatial axis), or average over any axes."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ def max_pool_kernel(
 ) -> Kernel:
     """Largest element of each window, `qcompiler.arithmetic.pool.max_pool`; padding never wins.
 
-    `kernel`, `strides`, `dilations` are (vertical, horizontal), `pads` (top, left, bottom, right). `border` is what
-    the halo of `x` holds, None if unknown: it is read only where no element is smaller.
+    `kernel`, `strides`, `dilations` are (vertical, horizontal), `pads` (top, left, bottom, right).
+    `border` is what the halo of `x` holds, None if unknown: it is read only where no element is
+    smaller.
     """
     lowest = int(np.iinfo(x.dtype).min)
     windows = _windows(x, y, kernel, strides, pads, dilations, halo=border == lowest)
@@ -80,8 +81,8 @@ def average_pool_kernel(
 ) -> Kernel:
     """Mean of each window, `qcompiler.arithmetic.pool.average_pool`; geometry as in `max_pool_kernel`.
 
-    The halo of `x`, if any, holds its zero point. `requantize.multiplier` is `average_multiplier` of the count, a
-    scalar or `[OH, OW]`.
+    The halo of `x`, if any, holds its zero point. `requantize.multiplier` is `average_multiplier` of
+    the count, a scalar or `[OH, OW]`.
     """
     windows = _windows(x, y, kernel, strides, pads, dilations, halo=True)
     builder = KernelBuilder(spec)

@@ -32,8 +32,8 @@ _FEWEST_LANES = 4
 def softmax_kernel(x: View, y: View, table: np.ndarray, axis: int, spec: TargetSpec) -> Kernel:
     """Softmax along `axis`, `qcompiler.arithmetic.softmax.softmax` with the table of `softmax_table`.
 
-    Vectors run along `axis` where it is the last one of both views. The scratch buffer holds the table's entries for
-    one row.
+    Vectors run along `axis` where it is the last one of both views. The scratch buffer holds the
+    table's entries for one row.
     """
     builder = KernelBuilder(spec)
     source, target = builder.operand(x), builder.output(y)

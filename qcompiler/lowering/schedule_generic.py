@@ -1,9 +1,9 @@
-"""Kernels that compute every element on its own: loop nests over strided buffers, and the rules that schedule them.
+"""Kernels that compute every element on its own: nests over strided buffers, and rules to schedule them.
 
-An `Elementwise` says what to compute: the extents of a loop nest, how it walks each buffer, and the expression for
-one element or one vector of them. Rules turn it into a tile of TIR; they stand in `RULES` in the order they are
-tried, and the last one always applies. Nothing reads or writes outside the tensors: where an extent is no multiple of
-the vector, the last vector overlaps the one before it.
+An `Elementwise` says what to compute: the extents of a loop nest, how it walks each buffer, and the
+expression for one element or one vector of them. Rules turn it into a tile of TIR; they stand in `RULES` in
+the order they are tried, and the last one always applies. Nothing reads or writes outside the tensors:
+where an extent is no multiple of the vector, the last vector overlaps the one before it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _INTERLEAVED = 4
 
 @dataclass(frozen=True)
 class Strided:
-    """A buffer as a loop nest walks it: element `origin + sum(index * stride)`, plus what the selectors add."""
+    """A buffer as a loop nest walks it: element `origin + sum(index * stride)` plus what selectors add."""
 
     buffer: Buffer
     origin: int
@@ -58,7 +58,7 @@ class Strided:
         return replace(self, origin=self.origin + start)
 
     def over(self, axes: Sequence[int | None]) -> Strided:
-        """The walk of another nest: its axis `i` is axis `axes[i]` of this one, or leaves the element unchanged."""
+        """The walk of another nest: its axis `i` is axis `axes[i]` of this one, or stays put (None)."""
         selectors = tuple(replace(s, walk=s.walk.over(axes)) for s in self.selectors)
         strides = tuple(0 if axis is None else self.strides[axis] for axis in axes)
         return replace(self, strides=strides, selectors=selectors)
@@ -87,8 +87,8 @@ class Strided:
 class Selector:
     """An index along one axis of a buffer, read from an array of integers.
 
-    With an `extent`, a negative index counts from the end and one outside the axis becomes the nearest inside it;
-    without, the indices are trusted to lie in the axis.
+    With an `extent`, a negative index counts from the end and one outside the axis becomes the nearest
+    inside it; without, the indices are trusted to lie in the axis.
     """
 
     walk: Strided
@@ -253,7 +253,7 @@ def schedule_elementwise(problem: Elementwise, rules: Sequence[Rule] = RULES) ->
 
 
 def target_rules(spec: TargetSpec) -> Mapping[str, Callable]:
-    """`RULES` of the module `elementwise` beside the target's `kernels`; nothing for a target that has none."""
+    """`RULES` of the module `elementwise` beside the target's `kernels`; empty for a target without one."""
     name = f"{spec.kernels.rpartition('.')[0]}.elementwise"
     return import_module(name).RULES if find_spec(name) else {}
 
@@ -327,10 +327,10 @@ def _along_last_axis(name: str, problem: Elementwise, lanes: int) -> Tile:
 def _transposed(
     vectors: list[Expr], width: int, step: int, keep: Callable[[Expr, int], Expr]
 ) -> list[tuple[int, Expr, int]]:
-    """The columns of a matrix given as rows of `width`: offset (columns `step` apart), value and lanes of each piece.
+    """The columns, `step` apart, of a matrix given as rows of `width`: offset, value, lanes of each piece.
 
-    Interleaving the first half of the rows with the second doubles the distance between neighbours of a row; after
-    log2(rows) rounds they are a column apart.
+    Interleaving the first half of the rows with the second doubles the distance between neighbours of a
+    row; after log2(rows) rounds they are a column apart.
     """
     height = len(vectors)
     low = [j for i in range(width // 2) for j in (i, width + i)]

@@ -17,8 +17,8 @@ NO_HALO: Halo = (0, 0, 0, 0)
 class View:
     """A tensor in row-major order of `shape`, those of rank 4 (`[N, H, W, C]` for images) inside their halo.
 
-    Memory is what `qcompiler.lowering.program` says: rank 4 in a buffer `[N*(t+H+b), (l+W+r)*C]`, everything else in
-    its own shape. Raises ValueError for a halo on a tensor of another rank.
+    Memory is what `qcompiler.lowering.program` says: rank 4 in a buffer `[N*(t+H+b), (l+W+r)*C]`, everything
+    else in its own shape. Raises ValueError for a halo on a tensor of another rank.
     """
 
     shape: tuple[int, ...]

@@ -1,7 +1,7 @@
 """Vector forms of the host for operations on single elements; what has none takes the generic rules.
 
-`RULES["lut"]` gets the table of a look-up, the dtype of its index and the target, and returns None or the constant
-arrays, the lanes of a vector, and `look_up(indices, buffers, lanes)`.
+`RULES["lut"]` gets the table of a look-up, the dtype of its index and the target, and returns None or the
+constant arrays, the lanes of a vector, and `look_up(indices, buffers, lanes)`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def lut_permute(
 ) -> tuple[list[np.ndarray], int, LookUp] | None:
     """The table in four registers of 32 words, permuted by `vpermi2w`; AVX-512, 8-bit entries.
 
-    Word `i` of the pair of registers `p` holds entries `i + 64*p` (low byte) and `i + 64*p + 128`: of an index byte
-    the permutation takes the low six bits, bit 6 chooses the pair and bit 7 the byte.
+    Word `i` of the pair of registers `p` holds entries `i + 64*p` (low byte) and `i + 64*p + 128`: of
+    an index byte the permutation takes the low six bits, bit 6 chooses the pair and bit 7 the byte.
     """
     if spec.instruction_set != "avx512-vnni" or table.dtype.itemsize != 1:
         return None
