@@ -197,13 +197,13 @@ def dense_tile(
     block_lanes = vectors * isa.lanes
 
     def body(n: Expr, h: Expr, w: Expr, c: Expr) -> list[Stmt]:
-        row = _tile_start(h, tile.rows, height)
-        column = _tile_start(w, tile.columns, width)
+        row = tile_start(h, tile.rows, height)
+        column = tile_start(w, tile.columns, width)
         group, inner = (int32(0), c) if dense.groups == 1 else (c // count, c % count)
         packed = c if batch_of is None else batch_of(n) * (dense.groups * count) + c
         parameter = c * block_lanes
         x_base = _dot(dense.x_steps, (n, row, column)) + (group * dense.run + dense.x_origin)
-        channel = _tile_start(inner, blocks.span, dense.channels) + group * dense.channels
+        channel = tile_start(inner, blocks.span, dense.channels) + group * dense.channels
         y_base = _dot(dense.y_steps, (n, row, column)) + (channel + dense.y_origin)
         pixels = list(product(range(tile.rows), range(tile.columns)))
         accumulators = [[result.local(isa.lanes, "int32") for _ in range(vectors)] for _ in pixels]
@@ -303,7 +303,8 @@ def rule_name(spec: TargetSpec, rule: str, tile: RegisterTile) -> str:
     return f"{spec.instruction_set}-{rule}-{tile.pixels}x{tile.vectors}"
 
 
-def _tile_start(index: Expr, size: int, extent: int) -> Expr:
+def tile_start(index: Expr, size: int, extent: int) -> Expr:
+    """Where a tile of `size` begins along an axis of `extent`; the last one ends with the axis."""
     start = index * size
     return start if extent % size == 0 else tirx.min(start, int32(extent - size))
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from qcompiler.targets.host.dense import packed_parameters
+from qcompiler.targets.host.dense import packed_parameters, tile_start
 from qcompiler.targets.host.epilogue import PARTS, Epilogue, is_bounded
 from qcompiler.targets.host.isa import QUAD, Isa, isas_of
 from qcompiler.targets.spec import TargetSpec
-from tvm import tirx
 
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.tir import (
@@ -25,7 +24,6 @@ from qcompiler.lowering.tir import (
     buffer,
     constant_buffers,
     function,
-    int32,
     load,
     reorder,
     shuffle,
@@ -104,8 +102,8 @@ def conv_depthwise(
     kernel_bytes = len(pairs) * PARTS * isa.bytes
 
     def body(n: Expr, h: Expr, w: Expr, g: Expr) -> list[Stmt]:
-        row, column = _clamped(h, rows, workload.oh), _clamped(w, window.columns, workload.ow)
-        channel = _clamped(g, stored, channels)
+        row, column = tile_start(h, rows, workload.oh), tile_start(w, window.columns, workload.ow)
+        channel = tile_start(g, stored, channels)
         source = n * x_image + row * (workload.strides[0] * x_row) + workload.x_origin + channel
         source = source + column * (workload.strides[1] * workload.ic)
         accumulators = {
@@ -174,18 +172,25 @@ def _choose(workload: ConvWorkload, isa: Isa) -> tuple[int, _Window]:
     most_columns = min(4, workload.ow) if workload.dilations[1] == 1 else 1
 
     def fits(rows: int, window: _Window) -> bool:
-        return PARTS * rows * window.columns + 2 * PARTS * window.quads <= isa.registers * 3 // 4
+        accumulators = PARTS * rows * window.columns
+        return max(accumulators, 2 * PARTS * window.quads) <= isa.registers // 2
 
     def cycles(rows: int, window: _Window) -> float:
         tiles = -(-workload.oh // rows) * -(-workload.ow // window.columns)
         interleavings = _input_rows(workload, rows) * window.quads
-        dots = rows * workload.kh * len(window.pairs) * PARTS
+        weights = workload.kh * len(window.pairs) * PARTS
         outputs = rows * window.columns * PARTS
-        return tiles * (interleavings * 8 + dots * (isa.dot_cost + isa.operand_cost) + outputs * 2.5 + 10)
+        return tiles * (
+            interleavings * (8 + PARTS * isa.operand_cost)
+            + rows * weights * isa.dot_cost
+            + weights * (0.5 + isa.weight_cost)
+            + outputs * 2.5
+            + 10
+        )
 
     candidates = [
         (rows, _Window(columns, stride, workload.kw))
-        for rows, columns in product(range(1, min(4, workload.oh) + 1), range(1, most_columns + 1))
+        for rows, columns in product(range(1, min(3, workload.oh) + 1), range(1, most_columns + 1))
     ]
     fitting = [candidate for candidate in candidates if fits(*candidate)]
     return min(fitting or candidates[:1], key=lambda candidate: cycles(*candidate))
@@ -205,11 +210,6 @@ def _input_rows(workload: ConvWorkload, rows: int) -> int:
 
 def _pixel_step(workload: ConvWorkload) -> int:
     return workload.dilations[1] * workload.ic
-
-
-def _clamped(index: Expr, size: int, extent: int) -> Expr:
-    start = index * size
-    return start if extent % size == 0 else tirx.min(start, int32(extent - size))
 
 
 def _pack(weights: np.ndarray, table: np.ndarray, window: _Window, isa: Isa) -> np.ndarray:

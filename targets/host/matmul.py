@@ -22,6 +22,7 @@ from qcompiler.targets.host.dense import (
     packed_parameters,
     rule_name,
     schedule_tile,
+    tile_start,
 )
 from qcompiler.targets.host.epilogue import Epilogue, is_bounded
 from qcompiler.targets.host.isa import QUAD, Isa, isa_of
@@ -238,10 +239,7 @@ def _pack_tile(
         return shuffle(halves, order)
 
     def body(matrix: Expr, c: Expr) -> list[Stmt]:
-        first = c * blocks.span
-        if n % blocks.span:
-            first = tirx.min(first, int32(n - blocks.span))
-        source = matrix * (k * n) + first
+        source = matrix * (k * n) + tile_start(c, blocks.span, n)
         block = matrix * count + c
         ones = isa.operand(splat(1, "uint8", isa.bytes), "uint8")
         sums = [tile.local(lanes, "int32") for _ in range(vectors)]
