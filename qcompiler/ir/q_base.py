@@ -17,14 +17,24 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, StringAttr, TensorType, f32, f64, i32, i64
+from xdsl.dialects.builtin import (
+    DenseArrayBase,
+    IntegerAttr,
+    IntegerType,
+    StringAttr,
+    TensorType,
+    f32,
+    f64,
+    i32,
+    i64,
+)
 from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import IRDLOperation, base, eq, traits_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from qcompiler.ir.quant_types import UniformType
-from qcompiler.ir.values import integers, quantized, shape, string
+from qcompiler.ir.values import integers, quantized, shape, string, tensor
 
 FLOAT = TensorType.constr(eq(f32))
 INT32 = TensorType.constr(eq(i32))
@@ -80,6 +90,42 @@ def check_clamp(op: QOp, clamp: DenseArrayBase, y: SSAValue) -> None:
 def check_shape(op: QOp, what: str, value: SSAValue, expected: Sequence[int]) -> None:
     if shape(value) != tuple(expected):
         op.fail(f"expected {what} of shape {list(expected)}, found {list(shape(value))}")
+
+
+def check_axis(op: QOp, axis: int, rank: int) -> None:
+    if not 0 <= axis < rank:
+        op.fail(f"expected an axis in 0..{rank - 1}, found {axis}")
+
+
+def check_scales(op: QOp, value: SSAValue) -> None:
+    """Verifies that a type has one scale, or one for each index of an axis of the value."""
+    kind = quantized(value)
+    if kind.blocks:
+        op.fail(f"expected a per-tensor or per-axis type, found {kind}")
+    if kind.axis is not None:
+        check_axis(op, kind.axis, len(shape(value)))
+        if kind.grid[0] != shape(value)[kind.axis]:
+            op.fail(f"{kind.grid[0]} scales do not fit axis {kind.axis} of {list(shape(value))}")
+
+
+def check_weight(op: QOp, what: str, value: SSAValue) -> None:
+    """Verifies that an operand holds plain integers of 8 or 16 bits."""
+    element = tensor(value).element_type
+    if not isinstance(element, IntegerType) or element.width.data not in (8, 16):
+        op.fail(f"expected {what} of integers of 8 or 16 bits, found {element}")
+
+
+def check_window(op: QOp, x: Sequence[int], kernel: Sequence[int], dilations: Sequence[int], y: Sequence[int]) -> None:
+    """Verifies `strides`, `pads`, and the extents `y` of the result of windows that slide over `x`; all spatial."""
+    strides, pads, n = integers(op.properties["strides"]), integers(op.properties["pads"]), len(x)
+    if (len(kernel), len(strides), len(pads), len(dilations)) != (n, n, 2 * n, n):
+        op.fail(f"expected {n} kernel extents, strides and dilations and {2 * n} pads")
+    if min((1, *kernel, *strides, *dilations)) < 1 or min((0, *pads)) < 0:
+        op.fail("kernel extents, strides and dilations must be positive, pads not negative")
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    expected = [(x[i] + pads[i] + pads[n + i] - reach[i]) // strides[i] + 1 for i in range(n)]
+    if list(y) != expected or min((1, *expected)) < 1:
+        op.fail(f"expected spatial extents {expected} of the result, found {list(y)}")
 
 
 def limits(op: Operation, y: SSAValue) -> tuple[int, int]:

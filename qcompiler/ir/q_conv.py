@@ -6,7 +6,6 @@ import numpy as np
 from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, StringAttr, TensorType
 from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, opt_prop_def, prop_def, result_def
 
-
 from qcompiler.arithmetic.conv import ConvWeights, MatmulWeights, conv_acc, matmul_acc, prepare_conv, prepare_matmul
 from qcompiler.arithmetic.requantize import requantize
 from qcompiler.ir.q_base import (
@@ -19,14 +18,13 @@ from qcompiler.ir.q_base import (
     check_layout,
     check_rounding,
     check_shape,
+    check_weight,
+    check_window,
     limits,
     per_tensor,
     spatial_axes,
 )
-from qcompiler.ir.values import integer, integers, quantized, rank, shape, string
-
-
-
+from qcompiler.ir.values import integer, integers, is_quantized, quantized, rank, shape, string
 
 @irdl_op_definition
 class ConvOp(QOp):
@@ -62,25 +60,23 @@ class ConvOp(QOp):
         check_clamp(self, self.clamp, self.y)
         per_tensor(self, self.x, self.y)
         x, w, y, group = shape(self.x), shape(self.w), shape(self.y), integer(self.group)
+        check_weight(self, "a weight", self.w)
+        if len(w) != len(x) or len(y) != len(x) or len(x) < 3:
+            self.fail(f"expected x, weight and result of one rank above 2, found {list(x)}, {list(w)}, {list(y)}")
         axis, spatial = channel_axis(self.layout, len(x)), spatial_axes(self.layout, len(x))
-        if len(w) != len(x) or len(y) != len(x):
-            self.fail(f"expected x, weight and result of one rank, found {list(x)}, {list(w)}, {list(y)}")
-        if x[axis] != w[1] * group or w[0] % group:
+        if group < 1 or x[axis] != w[1] * group or w[0] % group:
             self.fail(f"{x[axis]} input channels do not fit a weight {list(w)} in {group} groups")
         if y[axis] != w[0]:
             self.fail(f"expected {w[0]} output channels, found {y[axis]}")
         check_shape(self, "bias", self.bias, [w[0]])
         if shape(self.multiplier) not in ((w[0],), (1,)):
             self.fail(f"expected 1 or {w[0]} multipliers, found {list(shape(self.multiplier))}")
-        n = len(spatial)
-        strides, pads, dilations = integers(self.strides), integers(self.pads), integers(self.dilations)
-        if (len(strides), len(pads), len(dilations)) != (n, 2 * n, n):
-            self.fail(f"expected {n} strides and dilations and {2 * n} pads")
-        for i, a in enumerate(spatial):
-            window = (w[2 + i] - 1) * dilations[i] + 1
-            expected = (x[a] + pads[i] + pads[n + i] - window) // strides[i] + 1
-            if y[a] != expected:
-                self.fail(f"expected {expected} positions on axis {a} of the result, found {y[a]}")
+        if self.w_zero_point is not None:
+            check_shape(self, "weight zero points", self.w_zero_point, [w[0]])
+        if y[0] != x[0]:
+            self.fail(f"expected {x[0]} images, found {y[0]}")
+        x_extents, y_extents = ([s[a] for a in spatial] for s in (x, y))
+        check_window(self, x_extents, w[2:], integers(self.dilations), y_extents)
 
     def prepare(self, w: np.ndarray, w_zero_point: np.ndarray | None = None) -> ConvWeights:
         """The weight in the form that `evaluate` works with; saves the conversion where it is called often."""
@@ -135,7 +131,11 @@ class MatMulOp(QOp):
         check_rounding(self, self.rounding)
         check_clamp(self, self.clamp, self.y)
         per_tensor(self, self.a, self.y)
-        a, b, y = shape(self.a), shape(self.b), shape(self.y)
+        if is_quantized(self.b):
+            per_tensor(self, self.b)
+        else:
+            check_weight(self, "a right operand", self.b)
+        a, b = shape(self.a), shape(self.b)
         if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
             self.fail(f"expected [..., M, K] and [..., K, N], found {list(a)} and {list(b)}")
         try:
@@ -146,6 +146,8 @@ class MatMulOp(QOp):
         check_shape(self, "bias", self.bias, [b[-1]])
         if shape(self.multiplier) not in ((b[-1],), (1,)):
             self.fail(f"expected 1 or {b[-1]} multipliers, found {list(shape(self.multiplier))}")
+        if self.b_zero_points is not None:
+            check_shape(self, "zero points", self.b_zero_points, [b[-1]])
 
     def prepare(self, b: np.ndarray, b_zero_points: np.ndarray | None = None) -> MatmulWeights:
         """A constant right operand in the form that `evaluate` works with."""

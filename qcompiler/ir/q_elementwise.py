@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 import numpy as np
-from xdsl.dialects.builtin import DenseArrayBase, DenseResourceAttr, IntegerType, LocationAttr, StringAttr, TensorType
+from xdsl.dialects.builtin import DenseArrayBase, DenseResourceAttr, LocationAttr, StringAttr, TensorType
 from xdsl.ir import Attribute
 from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, prop_def, result_def, traits_def
 from xdsl.traits import ConstantLike, Pure
@@ -19,12 +19,13 @@ from qcompiler.ir.q_base import (
     QOp,
     check_clamp,
     check_rounding,
+    check_scales,
     check_shape,
     limits,
     per_tensor,
 )
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import element_type, quantized, shape, string
+from qcompiler.ir.values import element_type, is_quantized, quantized, shape, string, tensor
 
 
 @irdl_op_definition
@@ -66,6 +67,8 @@ class ConstantOp(QOp):
     def verify_(self) -> None:
         if self.value.type != self.y.type:
             self.fail(f"the resource has type {self.value.type}, the result {self.y.type}")
+        if is_quantized(self.y):
+            check_scales(self, self.y)
 
     def evaluate(self, *operands: np.ndarray) -> NoReturn:
         raise TypeError("a constant is read from the store")
@@ -82,6 +85,9 @@ class QuantizeOp(QOp):
 
     def verify_(self) -> None:
         check_shape(self, "a result", self.y, shape(self.x))
+        check_scales(self, self.y)
+        if quantized(self.y).storage == "i32":
+            self.fail("float32 is not exact enough to quantize to 32 bits")
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
         k = quantized(self.y)
@@ -98,6 +104,7 @@ class DequantizeOp(QOp):
 
     def verify_(self) -> None:
         check_shape(self, "a result", self.y, shape(self.x))
+        check_scales(self, self.x)
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
         k = quantized(self.x)
@@ -194,8 +201,8 @@ class LutOp(QOp):
         check_shape(self, "a table", self.table, [256])
         if quantized(self.x).storage not in ("u8", "i8"):
             self.fail(f"expected an operand of 8 bits, found {quantized(self.x)}")
-        element = self.table.type.element_type
-        if isinstance(element, IntegerType) and element != element_type(quantized(self.y).dtype):
+        element = tensor(self.table).element_type
+        if element != element_type(quantized(self.y).dtype):
             self.fail(f"the table holds {element}, the result is stored as {quantized(self.y).storage}")
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:

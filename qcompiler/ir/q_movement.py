@@ -21,12 +21,15 @@ from qcompiler.arithmetic.pool import max_pool
 from qcompiler.ir.q_base import (
     QUANTIZED,
     QOp,
+    channel_axis,
+    check_axis,
     check_layout,
     check_shape,
+    check_window,
     same_type,
     spatial_axes,
 )
-from qcompiler.ir.values import integer, integers, rank, shape, string
+from qcompiler.ir.values import integer, integers, quantized, rank, shape, string
 
 INDICES = TensorType.constr(eq(i64))
 
@@ -84,16 +87,16 @@ class ConcatOp(QOp):
     why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
-        axis = integer(self.axis)
-        if not self.xs or not 0 <= axis < rank(self.y):
-            self.fail(f"expected operands and an axis below {rank(self.y)}, got axis {axis}")
+        axis, y = integer(self.axis), shape(self.y)
+        check_axis(self, axis, rank(self.y))
         for x in self.xs:
             same_type(self, x, self.y)
             if rank(x) != rank(self.y):
                 self.fail("operands and result must have one rank")
-        expected = list(shape(self.xs[0]))
-        expected[axis] = sum(shape(x)[axis] for x in self.xs)
-        check_shape(self, "a result", self.y, expected)
+            check_shape(self, "an operand", x, [*y[:axis], shape(x)[axis], *y[axis + 1 :]])
+        total = sum(shape(x)[axis] for x in self.xs)
+        if total != y[axis]:
+            self.fail(f"the operands hold {total} of {y[axis]} elements along axis {axis}")
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
         return (np.concatenate(operands, axis=integer(self.axis)),)
@@ -109,12 +112,16 @@ class SplitOp(QOp):
     axis = prop_def(IntegerAttr)
 
     def verify_(self) -> None:
-        axis = integer(self.axis)
+        axis, x = integer(self.axis), shape(self.x)
+        check_axis(self, axis, rank(self.x))
         for y in self.ys:
             same_type(self, self.x, y)
+            if rank(y) != rank(self.x):
+                self.fail("operand and results must have one rank")
+            check_shape(self, "a part", y, [*x[:axis], shape(y)[axis], *x[axis + 1 :]])
         total = sum(shape(y)[axis] for y in self.ys)
-        if total != shape(self.x)[axis]:
-            self.fail(f"the parts hold {total} of {shape(self.x)[axis]} elements along axis {axis}")
+        if total != x[axis]:
+            self.fail(f"the parts hold {total} of {x[axis]} elements along axis {axis}")
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
         ends = np.cumsum([shape(y)[integer(self.axis)] for y in self.ys])[:-1]
@@ -133,7 +140,7 @@ class SliceOp(_Movement):
         super().verify_()
         starts, steps = integers(self.starts), integers(self.steps)
         if len(starts) != rank(self.x) or len(steps) != rank(self.x) or rank(self.y) != rank(self.x):
-            self.fail(f"expected {rank(self.x)} starts and steps")
+            self.fail(f"expected a result of rank {rank(self.x)}, and as many starts and steps")
         for axis, (start, step, extent) in enumerate(zip(starts, steps, shape(self.x), strict=True)):
             last = start + step * (shape(self.y)[axis] - 1)
             if step == 0 or not (0 <= start < extent and 0 <= last < extent):
@@ -159,10 +166,15 @@ class PadOp(_Movement):
     def verify_(self) -> None:
         super().verify_()
         n, pads = rank(self.x), integers(self.pads)
-        if len(pads) != 2 * n or min(pads) < 0:
+        if len(pads) != 2 * n or min(pads, default=0) < 0:
             self.fail(f"expected {2 * n} pads that are not negative, got {list(pads)}")
         if self.mode.data not in ("constant", "edge", "reflect"):
             self.fail(f"mode must be constant, edge or reflect, got '{self.mode.data}'")
+        if not quantized(self.x).qmin <= integer(self.value) <= quantized(self.x).qmax:
+            self.fail(f"the value {integer(self.value)} is outside of the type {quantized(self.x)}")
+        widest = max((max(pads[i], pads[n + i]) - d for i, d in enumerate(shape(self.x))), default=-1)
+        if self.mode.data == "reflect" and widest >= 0:
+            self.fail("mode reflect takes pads smaller than the extents")
         check_shape(self, "a result", self.y, [d + pads[i] + pads[n + i] for i, d in enumerate(shape(self.x))])
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -187,6 +199,7 @@ class GatherOp(QOp):
     def verify_(self) -> None:
         same_type(self, self.x, self.y)
         x, axis = shape(self.x), integer(self.axis)
+        check_axis(self, axis, len(x))
         check_shape(self, "a result", self.y, [*x[:axis], *shape(self.indices), *x[axis + 1 :]])
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -209,6 +222,8 @@ class ResizeOp(QOp):
         same_type(self, self.x, self.y)
         if rank(self.x) != 4:
             self.fail(f"expected an operand of rank 4, found {list(shape(self.x))}")
+        if (rank(self.rows), rank(self.columns)) != (1, 1):
+            self.fail("rows and columns must be vectors")
         vertical, horizontal = spatial_axes(self.layout, 4)
         expected = list(shape(self.x))
         expected[vertical], expected[horizontal] = shape(self.rows)[0], shape(self.columns)[0]
@@ -245,13 +260,13 @@ class MaxPoolOp(_Movement):
 def verify_windows(op: QOp, dilations: tuple[int, ...]) -> None:
     """Verifies the shape of a pooling's result; `ceil_mode` is resolved into the end pads when an op is made."""
     x, y = op.operands[0], op.results[0]
-    kernel, strides, pads = (integers(op.properties[n]) for n in ("kernel", "strides", "pads"))
-    spatial = spatial_axes(op.properties["layout"], rank(x))  # type: ignore[arg-type]
-    n = len(spatial)
-    if (len(kernel), len(strides), len(pads), len(dilations)) != (n, n, 2 * n, n):
-        op.fail(f"expected {n} kernel extents, strides and dilations and {2 * n} pads")
-    expected = list(shape(x))
-    for i, axis in enumerate(spatial):
-        window = (kernel[i] - 1) * dilations[i] + 1
-        expected[axis] = (expected[axis] + pads[i] + pads[n + i] - window) // strides[i] + 1
-    check_shape(op, "a result", y, expected)
+    if rank(x) < 3 or rank(y) != rank(x):
+        op.fail(f"expected operand and result of one rank above 2, found {list(shape(x))} and {list(shape(y))}")
+    layout = op.properties["layout"]
+    assert isinstance(layout, StringAttr)
+    spatial, channel = spatial_axes(layout, rank(x)), channel_axis(layout, rank(x))
+    for axis in (0, channel):
+        if shape(x)[axis] != shape(y)[axis]:
+            op.fail(f"expected {shape(x)[axis]} on axis {axis} of the result, found {shape(y)[axis]}")
+    x_extents, y_extents = ([shape(v)[axis] for axis in spatial] for v in (x, y))
+    check_window(op, x_extents, integers(op.properties["kernel"]), dilations, y_extents)

@@ -11,6 +11,7 @@ from qcompiler.arithmetic.softmax import softmax, softmax_table
 from qcompiler.ir.q_base import (
     QUANTIZED,
     QOp,
+    check_axis,
     check_clamp,
     check_layout,
     check_rounding,
@@ -78,8 +79,10 @@ class MeanOp(QOp):
         check_clamp(self, self.clamp, self.y)
         per_tensor(self, self.x, self.y)
         axes = integers(self.axes)
-        if not axes or not all(0 <= a < rank(self.x) for a in axes):
-            self.fail(f"axes must lie below {rank(self.x)}, got {list(axes)}")
+        if not axes or len(set(axes)) != len(axes):
+            self.fail(f"expected axes, each once, found {list(axes)}")
+        for axis in axes:
+            check_axis(self, axis, rank(self.x))
         kept = [1 if i in axes else d for i, d in enumerate(shape(self.x))]
         dropped = [d for i, d in enumerate(shape(self.x)) if i not in axes]
         if list(shape(self.y)) not in (kept, dropped):
@@ -110,8 +113,9 @@ class SoftmaxOp(QOp):
         y = quantized(self.y)
         if (float(y.scale), y.zero_point) != (1 / 256, {"u8": 0, "i8": -128}.get(y.storage)):
             self.fail(f"expected a result of 8 bits with scale 1/256 that starts at real 0, found {y}")
-        if not 0 <= integer(self.axis) < rank(self.x):
-            self.fail(f"axis must lie below {rank(self.x)}, got {integer(self.axis)}")
+        check_axis(self, integer(self.axis), rank(self.x))
+        if quantized(self.x).storage not in ("u8", "i8"):
+            self.fail(f"expected an operand of 8 bits, found {quantized(self.x)}")
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
         x, y = quantized(self.x), quantized(self.y)
