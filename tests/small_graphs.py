@@ -10,12 +10,12 @@ from unittest import mock
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
+from qcompiler.passes import choose_scheme
 
 from qcompiler.frontends.onnx_import import import_graph
 from qcompiler.interpreter import Interpreter
 from qcompiler.ir.opset import OPSET
 from qcompiler.model import Model
-from qcompiler.passes import choose_scheme
 from qcompiler.pipeline import CompilerContext, PassManager, parse
 
 Feeds = dict[str, np.ndarray]
@@ -25,7 +25,7 @@ TO_QDQ = "canonicalize,fold-batch-norm,canonicalize,calibrate,choose-scheme,inse
 
 
 class Graph:
-    """Builds an ONNX model node by node; calling it adds a node and returns the name of its (first) result."""
+    """Builds an ONNX model node by node; calling it adds a node and returns the name of its first result."""
 
     def __init__(self, seed: int = 0, **inputs: Sequence[int]) -> None:
         self.rng = np.random.default_rng(seed)
@@ -134,7 +134,7 @@ def sqnr(
     return 10 * np.log10(signal / noise) if noise else np.inf
 
 
-# ----------------------------------------------------------------------------------------------------- the graphs
+# -------------------------------------------------------------------------------------------------- the graphs
 
 
 def _conv(x: Sequence[int], w: Sequence[int], *, bias: bool = True, **attributes: object) -> onnx.ModelProto:
@@ -313,7 +313,7 @@ def _attention() -> onnx.ModelProto:
 
 
 def _inputs_and_outputs() -> onnx.ModelProto:
-    """Two inputs; an output that is read inside, one that is an input, one that is given twice by one node."""
+    """Two inputs; an output that is read inside, and one that is an input."""
     g = Graph(x=(1, 3, 5, 5), z=(1, 4, 1, 1))
     y = g("Conv", "x", g.weight(4, 3, 3, 3), g.weight(4))
     total = g("Add", y, "z")

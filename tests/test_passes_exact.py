@@ -1,4 +1,4 @@
-"""Every small graph before and after every pass: float passes keep the function, integer passes every integer."""
+"""Small graphs before and after every pass: float passes keep the function, integer passes every integer."""
 
 from __future__ import annotations
 
