@@ -27,13 +27,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_UNLIMITED)
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     with console.capture() as text:
         console.print(table)
+    print(title)
     print("\n".join(line.rstrip() for line in text.get().splitlines()).strip("\n"), end="\n\n")
 
 

@@ -7,16 +7,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichBars
+from rich.text import Text
 
 from qcompiler.pipeline import Progress
 
@@ -53,6 +56,17 @@ class TerminalProgress(Progress):
             self._task = None
 
 
+class _WhenCounted(ProgressColumn):
+    """A column that stays empty where the amount of work is unknown."""
+
+    def __init__(self, column: ProgressColumn) -> None:
+        super().__init__()
+        self._column = column
+
+    def render(self, task: Task) -> RenderableType:
+        return Text() if task.total is None else self._column.render(task)
+
+
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Progress]:
     """Progress on stderr; silent if it is not a terminal, or on demand."""
@@ -60,13 +74,8 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
     if quiet or not console.is_terminal:
         yield Progress()
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    counted = (BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *map(_WhenCounted, counted))
     with RichBars(*columns, console=console, transient=True) as bars:
         terminal = TerminalProgress(bars)
         yield terminal
