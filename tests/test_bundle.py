@@ -276,7 +276,7 @@ def test_manifest_that_is_no_json_object(copy, text):
 
 
 def test_library_for_another_machine(contents, tmp_path, monkeypatch):
-    monkeypatch.setattr("qcompiler.bundle.write.link_shared", lambda _, library: library.write_bytes(b"?"))
+    monkeypatch.setattr("qcompiler.bundle.write.link_shared", lambda _, library, __: library.write_bytes(b"?"))
     bundle = write_bundle(tmp_path / "net", contents)
     with pytest.raises(BundleError, match=r"cannot be loaded on this machine .* compiled for .*x86_64"):
         bundle.run(inputs())
@@ -356,7 +356,7 @@ def test_unwritable_parent(contents, tmp_path):
 
 def test_full_disk(contents, tmp_path, monkeypatch):
     """A limit on the size of files stands for the full disk."""
-    monkeypatch.setattr("qcompiler.bundle.write.link_shared", lambda _, library: library.write_bytes(b""))
+    monkeypatch.setattr("qcompiler.bundle.write.link_shared", lambda _, library, __: library.write_bytes(b""))
     old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old_limit[1]))

@@ -114,9 +114,11 @@ def _check(contents: BundleContents) -> None:
 def _fill(folder: Path, contents: BundleContents) -> None:
     manifest = _manifest(contents)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        object_file = Path(scratch) / f"{manifest.prefix}.o"
-        object_file.write_bytes(contents.compiled.object_code)
-        link_shared([object_file], folder / manifest.library)
+        objects = [Path(scratch) / f"{number}.o" for number in range(len(contents.compiled.objects))]
+        for path, code in zip(objects, contents.compiled.objects, strict=True):
+            path.write_bytes(code)
+        exports = [f"{manifest.prefix}_{entry}" for entry in ("run", "trace", "step")]
+        link_shared(objects, folder / manifest.library, exports)
     contents.compiled.weights.blob.tofile(folder / WEIGHTS)
     (folder / HEADER).write_text(c_header(manifest), encoding="utf-8")
     for name, content in contents.files.items():

@@ -1,6 +1,6 @@
-"""Ahead-of-time build: a `Program` becomes one object file with plain C entries and no run-time library.
+"""Ahead-of-time build: a `Program` becomes object files with plain C entries and no run-time library.
 
-For the prefix `model` the object exports
+For the prefix `model` the objects export
 
     int32_t model_run(const void* const* inputs, void* const* outputs, const void* weights, void* arena);
     int32_t model_trace(const void* const* inputs, void* const* outputs, const void* weights, void* arena);
@@ -52,9 +52,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class CompiledProgram:
-    """An object file in memory and what a caller of its entries has to know."""
+    """Object files in memory and what a caller of their entries has to know."""
 
-    object_code: bytes
+    objects: tuple[bytes, ...]
+    """Object files: the kernels, and the entries that call them."""
     prefix: str
     weights: Weights
     plan: MemoryPlan
@@ -73,7 +74,7 @@ def build_object(program: Program, target: dict, *, prefix: str = "model") -> Co
 
     program.check()
     tvm_target = tvm.target.Target(target)
-    kernels = _lower_kernels(program, tvm_target)
+    kernels = _lower_kernels(program, tvm_target, prefix)
     program = _with_hoisted_scratch(program, kernels)
     weights = pack_weights(program)
     plan, trace_plan = plan_memory(program), plan_memory(program, reuse=False)
@@ -83,10 +84,14 @@ def build_object(program: Program, target: dict, *, prefix: str = "model") -> Co
         f"{prefix}_trace": _entry(program, kernels, weights, trace_plan, word),
         f"{prefix}_step": _entry(program, kernels, weights, plan, word, by_step=True),
     }
-    functions = {kernel.variable: kernel.func for kernel in kernels}
-    distinct = len(functions)
-    functions |= {tvm.ir.GlobalVar(name): f.with_attr("global_symbol", name) for name, f in entries.items()}
-    return CompiledProgram(_generate(functions, tvm_target), prefix, weights, plan, trace_plan, distinct)
+    # TVM tells LLVM that buffers of different names never overlap, which holds inside a kernel but not between kernels
+    # that share the arena. In an object of their own the entries cannot have the kernels inlined.
+    objects = tuple(
+        _generate({tvm.ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in group.items()}, tvm_target)
+        for group in ({kernel.symbol: kernel.func for kernel in kernels}, entries)
+    )
+    distinct = len({kernel.symbol for kernel in kernels})
+    return CompiledProgram(objects, prefix, weights, plan, trace_plan, distinct)
 
 
 def pack_weights(program: Program) -> Weights:
@@ -116,12 +121,12 @@ def pack_weights(program: Program) -> Weights:
 class _LoweredKernel:
     """A function on pointers: one for each buffer parameter of the original, one for each hoisted scratch."""
 
-    variable: GlobalVar
+    symbol: str
     func: PrimFunc
     hoisted: Scratch
 
 
-def _lower_kernels(program: Program, target: Target) -> list[_LoweredKernel]:
+def _lower_kernels(program: Program, target: Target, prefix: str) -> list[_LoweredKernel]:
     """The lowered kernel of each step. Structurally equal PrimFuncs are lowered once and shared."""
     import tvm
     from tvm_ffi import StructuralKey
@@ -131,14 +136,14 @@ def _lower_kernels(program: Program, target: Target) -> list[_LoweredKernel]:
     for key, step in zip(keys, program.steps, strict=True):
         if key not in variables:
             rule = re.sub("[^0-9A-Za-z]", "_", step.kernel.rule)
-            variables[key] = tvm.ir.GlobalVar(f"kernel{len(variables)}_{rule}")
+            variables[key] = tvm.ir.GlobalVar(f"{prefix}_kernel{len(variables)}_{rule}")
     module = tvm.IRModule({variable: forbid_contraction(key.key) for key, variable in variables.items()})
     module = tvm.tirx.transform.BindTarget(target.with_host(target))(module)
     module = _lowering_passes()(module)
     lowered = {}
     for key, variable in variables.items():
         func, hoisted = hoist_allocations(module[variable])
-        lowered[key] = _LoweredKernel(variable, _with_pointers(func), hoisted)
+        lowered[key] = _LoweredKernel(variable.name_hint, _with_pointers(func), hoisted)
     return [lowered[key] for key in keys]
 
 
@@ -221,7 +226,7 @@ def _entry(
     only 64-bit integers to pointers.
     """
     from tvm import tirx
-    from tvm.ir import Call, PointerType, PrimType
+    from tvm.ir import PointerType, PrimType
 
     byte_pointer = PointerType(PrimType("uint8"), "global")
 
@@ -258,7 +263,7 @@ def _entry(
         arguments += [
             inside(arena, plan.offsets[scratch_name(number, i)]) for i in range(len(step.kernel.scratch))
         ]
-        call = tirx.Evaluate(Call(lowered.variable, arguments, ret_ty="int32"))
+        call = tirx.Evaluate(tirx.call_extern("int32", lowered.symbol, *arguments))
         calls.append(tirx.IfThenElse(step_number.equal(number), call, None) if by_step else call)
     parameters = [inputs, outputs, weights_pointer, arena, *([step_number] if by_step else [])]
     return _int_function(parameters, [*(tirx.DeclBuffer(view, data=p) for p, view in views.items()), *calls])
@@ -305,8 +310,8 @@ def _int32(value: int) -> Expr:
     return tirx.const(value, "int32")
 
 
-def link_shared(objects: Sequence[Path], library: Path) -> None:
-    """Links object files for this machine into a shared library.
+def link_shared(objects: Sequence[Path], library: Path, exports: Sequence[str]) -> None:
+    """Links object files for this machine into a shared library, of which only `exports` can be seen.
 
     Raises:
         TargetError: there is no linker, or it fails.
@@ -316,11 +321,15 @@ def link_shared(objects: Sequence[Path], library: Path) -> None:
         raise TargetError(
             "no linker found (looked for cc, gcc, clang, ld in PATH); install one: apt-get install gcc"
         )
-    command = [linker, "-shared", "-o", str(library), *map(str, objects)]
+    script = library.with_suffix(".map")
+    script.write_text("{ global: " + "".join(f"{name}; " for name in exports) + "local: *; };\n", encoding="ascii")
+    options = [f"--version-script={script}", "--strip-debug"]
     if linker == "ld":  # which does not know where the C library is; the loader finds libm's functions
-        command.append("--strip-debug")
+        options = ["-shared", *options]
     else:
-        command += ["-Wl,--strip-debug", "-lm"]
+        options = ["-shared", *(f"-Wl,{option}" for option in options), "-lm"]
+    command = [linker, "-o", str(library), *map(str, objects), *options]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
+    script.unlink()
     if result.returncode != 0:
         raise TargetError(f"linking {library} failed: {' '.join(command)}\n{result.stderr.strip()}")

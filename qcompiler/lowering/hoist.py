@@ -1,8 +1,8 @@
 """Large temporaries of a kernel become parameters, so that the static memory plan can place them.
 
 TVM keeps allocations below 1024 bytes on the stack and turns larger ones into calls of its run-time library
-(`LowerTVMBuiltin`), which a bundle does not have. A buffer of storage scope `local`, a register tile, stays
-on the stack whatever its size.
+(`LowerTVMBuiltin`), which a bundle does not have; in some places even smaller ones of storage scope `local`. Such a
+buffer is a register tile and stays on the stack whatever its size.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def hoist_allocations(func: PrimFunc) -> tuple[PrimFunc, Scratch]:
                 f"temporary {buffer.name} has a shape that is not constant: {buffer.shape}"
             ) from None
         nbytes = int(np.prod(shape, dtype=np.int64)) * buffer.dtype.itemsize
-        if nbytes < STACK_LIMIT:
-            return statement
         if buffer.scope() == "local":
             return AllocBuffer(buffer, annotations={"disable_lower_builtin": IntImm("bool", 1)})
+        if nbytes < STACK_LIMIT:
+            return statement
         hoisted.append((buffer, ((nbytes,), "uint8")))
         return Evaluate(0)
 
