@@ -105,6 +105,23 @@ def _batch_normalization(add: _Rewriter, node: onnx.NodeProto) -> bool:
     return True
 
 
+def _pow(add: _Rewriter, node: onnx.NodeProto) -> bool:
+    """Squares and square roots, which need no call of the C library."""
+    base, exponent = node.input
+    if exponent not in add.tensors:
+        return False
+    values = numpy_helper.to_array(add.tensors[exponent])
+    if values.size != 1 or values.ndim > len(add.shapes[base]):
+        return False
+    if values.item() == 2:
+        add("Mul", base, base, output=node.output[0])
+    elif values.item() == 0.5:
+        add("Sqrt", base, output=node.output[0])
+    else:
+        return False
+    return True
+
+
 def _celu(add: _Rewriter, node: onnx.NodeProto) -> bool:
     """`max(0, x) + min(0, alpha * (exp(x / alpha) - 1))`."""
     alpha = np.float32(_attributes(node).get("alpha", 1.0))
@@ -306,6 +323,7 @@ REWRITES: dict[str, Callable[[_Rewriter, onnx.NodeProto], bool]] = {
     "BatchNormalization": _batch_normalization,
     "Celu": _celu,
     "LpNormalization": _lp_normalization,
+    "Pow": _pow,
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,

@@ -16,7 +16,7 @@ import tvm
 from tvm import tirx
 from tvm.ir import TensorLoad
 from tvm.sym import Analyzer
-from tvm.tirx import AllocBuffer, Bind, BufferLoad, BufferStore, For, ForKind, IntImm, SeqStmt
+from tvm.tirx import AllocBuffer, BufferLoad, BufferStore, For, ForKind, IntImm, SeqStmt
 from tvm_ffi import structural_map
 
 from .float_math import expand_calls, is_vectorizable
@@ -277,21 +277,25 @@ def _contiguous(nest: Nest, axis: Axis) -> bool:
     return all(coefficient(load.indices[0], axis.var) in (0, 1) for load in loads(nest.value))
 
 
-def _assign(buffer: Var, offset: Expr, value: Expr) -> list[Stmt]:
-    bindings, value = expand_calls(value)
-    return [*(Bind(var, bound) for var, bound in bindings), BufferStore(buffer, value, [offset])]
+def _assign(buffer: Var, offset: Expr, value: Expr, lane: Expr, width: int) -> list[Stmt]:
+    statements, value = expand_calls(value, lane, width)
+    return [*statements, BufferStore(buffer, value, [offset])]
 
 
 def _vector_loop(axis: Axis, start: int, width: int, count: int, body) -> Stmt:
-    """Loops over `count` vectors of `width` positions of `axis` from `start`; `body(position, lane)` gives statements."""
+    """Loops over `count` vectors of `width` positions of `axis` from `start`; `body(position, lane, width)` gives statements."""
     lane = Var("lane", "int64")
     step = Var(axis.var.name, "int64")
     position = index(start) + step * index(width) + lane if count > 1 else index(start) + lane
-    inner = sequence(body(position, lane))
+    statements = body(position, lane, width)
+    # The vectorizer would give an allocation inside the loop one copy for each lane.
+    allocations = [s for s in statements if isinstance(s, AllocBuffer)]
+    inner = sequence([s for s in statements if not isinstance(s, AllocBuffer)])
     if width == 1:
         inner = substitute(inner, {lane: index(0)})
     else:
         inner = For(lane, index(0), index(width), ForKind.VECTORIZED, inner)
+    inner = sequence([*allocations, inner])
     if count == 1:
         return inner
     return For(step, index(0), index(count), ForKind.SERIAL, inner)
@@ -309,9 +313,9 @@ def _elementwise(nest: Nest, lanes: int) -> Stmt | None:
     ):
         return None
 
-    def body(position: Expr, lane: Var) -> list[Stmt]:
+    def body(position: Expr, lane: Var, width: int) -> list[Stmt]:
         at = {last.var: position}
-        return _assign(nest.buffer, substitute(nest.offset, at), substitute(nest.value, at))
+        return _assign(nest.buffer, substitute(nest.offset, at), substitute(nest.value, at), lane, width)
 
     loops = [_vector_loop(last, *chunk, body) for chunk in chunks(last.extent, lanes, 1)]
     return serial(outer, sequence(loops))
@@ -346,14 +350,14 @@ def _lanes_over_space(nest: Nest, lanes: int) -> Stmt | None:
         base = index(start) + step.var * index(width)
         whole = Axis(last.var, width)
 
-        def reset(position: Expr, lane: Var, total=total) -> list[Stmt]:
+        def reset(position: Expr, lane: Var, width: int, total=total) -> list[Stmt]:
             return [BufferStore(total, nest.init, [lane])]
 
-        def accumulate(position: Expr, lane: Var, total=total, base=base) -> list[Stmt]:
+        def accumulate(position: Expr, lane: Var, width: int, total=total, base=base) -> list[Stmt]:
             value = operator(BufferLoad(total, [lane]), substitute(operand, {last.var: base + lane}))
-            return _assign(total, lane, value)
+            return _assign(total, lane, value, lane, width)
 
-        def finish(position: Expr, lane: Var, total=total, base=base) -> list[Stmt]:
+        def finish(position: Expr, lane: Var, width: int, total=total, base=base) -> list[Stmt]:
             offset = substitute(nest.offset, {last.var: base + lane})
             return [BufferStore(nest.buffer, BufferLoad(total, [lane]), [offset])]
 
@@ -379,15 +383,15 @@ def _lanes_over_reduction(nest: Nest, lanes: int) -> Stmt | None:
     width = max(width for _, width, _ in pieces)
     total = tirx.decl_buffer((width,), str(nest.buffer.dtype), "total", scope="local")
 
-    def reset(position: Expr, lane: Var) -> list[Stmt]:
+    def reset(position: Expr, lane: Var, width: int) -> list[Stmt]:
         return [BufferStore(total, nest.init, [lane])]
 
-    def accumulate(position: Expr, lane: Var) -> list[Stmt]:
+    def accumulate(position: Expr, lane: Var, width: int) -> list[Stmt]:
         value = operator(BufferLoad(total, [lane]), substitute(operand, {last.var: position}))
-        return _assign(total, lane, value)
+        return _assign(total, lane, value, lane, width)
 
     def combine(half: int):
-        def body(position: Expr, lane: Var) -> list[Stmt]:
+        def body(position: Expr, lane: Var, width: int) -> list[Stmt]:
             value = operator(BufferLoad(total, [lane]), BufferLoad(total, [lane + index(half)]))
             return [BufferStore(total, value, [lane])]
 
@@ -405,7 +409,7 @@ def _lanes_over_reduction(nest: Nest, lanes: int) -> Stmt | None:
 
 def _scalar(nest: Nest) -> Stmt:
     """Plain loops; applies to everything."""
-    body: Stmt = sequence(_assign(nest.buffer, nest.offset, nest.value))
+    body: Stmt = sequence(_assign(nest.buffer, nest.offset, nest.value, index(0), 1))
     if nest.reduction:
         start = BufferStore(nest.buffer, nest.init, [nest.offset])
         body = sequence([start, serial(nest.reduction, body)])
