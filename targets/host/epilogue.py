@@ -16,7 +16,7 @@ from qcompiler.lowering.workload import Requantize
 PARTS = 4
 """Accumulators that one narrowing turns into one vector of bytes."""
 
-_INT32_LIMIT = float((1 << 31) - 256)
+_INT32_LIMIT = float((1 << 31) - 1024)
 """A float32 product proven not to exceed this rounds to an int32."""
 
 

@@ -148,7 +148,7 @@ def _vnni(lanes: int) -> Vnni:
 _ISAS: dict[str, tuple[Isa, ...]] = {
     "avx512-vnni": (_vnni(16), _vnni(8), _vnni(4)),
     "avx2": tuple(Madd(n, 16, 9, 1.3, 0.7, 0.7, *_PACKS[n], _MADDS[n]) for n in (8, 4)),
-    "portable": (Madd(4, 16, 9, 1.5, 1.3, 1.3, *_PACKS[4], _MADDS[4]),),
+    "portable": (Madd(4, 16, 6, 1.5, 1.3, 1.3, *_PACKS[4], _MADDS[4]),),
 }
 
 
