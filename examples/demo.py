@@ -5,6 +5,7 @@ python examples/demo.py [OUT]
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from qcompiler.model import Model
 from qcompiler.report.bundle import describe_bundle
 from qcompiler.report.speed import QDQ, open_session, time_bundle
 
-DIGITS = Path(__file__).parent / "digits"
+DIGITS = Path(os.path.relpath(Path(__file__).parent / "digits"))
 MODEL = DIGITS / "digits.onnx"
 
 

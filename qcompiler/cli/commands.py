@@ -49,7 +49,7 @@ def compile_command(options: Namespace) -> None:
     if options.json:
         print_json({"seconds": seconds, **asdict(description)})
     else:
-        print_summary(description, f"{options.model} compiled in {seconds:.1f} s")
+        print_summary(description, f"{options.model} -> {options.output}, {seconds:.1f} s")
 
 
 def run_command(options: Namespace) -> None:
@@ -191,7 +191,7 @@ def compare_command(options: Namespace) -> None:
         decibel = (
             "exact" if layer.max_error == 0 else "-" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
         )
-        clipped = f"{layer.clipped:.2%}" if layer.clipped else ""
+        clipped = f"{100 * layer.clipped:.2g} %" if layer.clipped else ""
         return [
             layer.name,
             shape_text(layer.shape),
@@ -215,6 +215,6 @@ def bench_command(options: Namespace) -> None:
     if options.json:
         print_json([asdict(timing) for timing in timings])
         return
-    rows = [[t.name, f"{t.median_ms:.3f}", f"{t.min_ms:.3f}", f"{t.ratio:.2f}"] for t in timings]
+    rows = [[t.name, f"{t.median_ms:.4g}", f"{t.min_ms:.4g}", f"{t.ratio:.2f}"] for t in timings]
     title = f"{options.bundle}: one thread, {options.repeats} runs each, in turn"
     print_table(title, ("", ">median ms", ">min ms", ">relative"), rows)

@@ -17,7 +17,7 @@ def print_summary(bundle: BundleDescription, title: str) -> None:
     for note in bundle.notes:
         print(f"  note       {note}")
     if bundle.dumps:
-        print(f"  IR dumps   {bundle.path}/: {bundle.dumps[0]} to {bundle.dumps[-1]}")
+        print(f"  IR dumps   {bundle.dumps[0]} to {bundle.dumps[-1]}")
 
 
 def print_bundle(bundle: BundleDescription) -> None:
