@@ -143,6 +143,8 @@ class UniformType(ParametrizedAttribute, TypeAttribute):
             raise VerifyException("a scale must be finite and positive")
         if not all(self.qmin <= z <= self.qmax for z in self.zero_points_.get_values()):
             raise VerifyException(f"a zero point lies outside the storage range {self.qmin}:{self.qmax}")
+        if problem := _axes_problem([a.data for a in self.axes_.data], list(self.blocks.values()), self.grid):
+            raise VerifyException(problem)
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
@@ -171,6 +173,7 @@ class UniformType(ParametrizedAttribute, TypeAttribute):
                     parser.raise_error(f"expected a storage range inside {low}:{high}, got {qmin}:{qmax}", start)
             parser.parse_punctuation(":")
             parser.parse_keyword("f32")
+            start = parser.pos
             axes, blocks = _parse_axes(parser)
             parser.parse_punctuation(",")
             if axes:
@@ -178,6 +181,8 @@ class UniformType(ParametrizedAttribute, TypeAttribute):
             else:
                 grid = ()
                 leaf()
+            if problem := _axes_problem(axes, blocks, grid):
+                parser.raise_error(problem, start)
             for zero, position in zip(zeros, zero_positions, strict=True):
                 if not qmin <= zero <= qmax:
                     parser.raise_error(f"expected a zero point in {qmin}:{qmax}, got {zero}", position)
@@ -200,6 +205,16 @@ class UniformType(ParametrizedAttribute, TypeAttribute):
 
 def _default_range(storage: str) -> tuple[int, int]:
     return storage_range(storage)
+
+
+def _axes_problem(axes: Sequence[int], blocks: Sequence[int], grid: Sequence[int]) -> str | None:
+    if min((0, *axes)) < 0 or len(set(axes)) != len(axes):
+        return f"expected axes that are not negative, each once, got {list(axes)}"
+    if min((1, *blocks)) < 1:
+        return f"expected blocks of at least one element, got {list(blocks)}"
+    if len(grid) != len(axes) or 0 in grid:
+        return f"expected scales in as many dimensions as there are axes ({len(axes)}), got {list(grid)}"
+    return None
 
 
 def _ints(values: Sequence[int]) -> ArrayAttr[IntAttr]:

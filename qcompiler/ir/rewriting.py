@@ -19,6 +19,7 @@ from xdsl.traits import is_side_effect_free
 from xdsl.utils.exceptions import VerifyException
 
 from qcompiler.errors import IRError
+from qcompiler.ir.q_base import QOp
 from qcompiler.ir.text import print_operations
 from qcompiler.ir.values import describe, main
 
@@ -70,6 +71,8 @@ def verify_module(module: ModuleOp) -> None:
     for op in module.walk():
         try:
             op.verify(verify_nested_ops=False)
+            if isinstance(op, QOp) and (unknown := [name for name in op.attributes if "." not in name]):
+                raise VerifyException(f"unknown attribute '{unknown[0]}'")
         except VerifyException as fault:
             raise IRError(f"{describe(op)} does not verify: {str(fault).splitlines()[0]}\n{_window(op)}") from None
     for function in module.ops:

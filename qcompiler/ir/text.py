@@ -5,13 +5,13 @@ print -> parse -> print is the identity, and MLIR's own `mlir-opt --allow-unregi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 
 from xdsl.context import Context
 from xdsl.dialect_interfaces.op_asm import OpAsmDialectInterface
-from xdsl.dialects.builtin import Builtin, ContainerType, ModuleOp, UnknownLoc
+from xdsl.dialects.builtin import ArrayAttr, Builtin, ContainerType, ModuleOp, UnknownLoc
 from xdsl.dialects.func import Func
 from xdsl.ir import Attribute, Operation
 from xdsl.parser import Parser
@@ -42,11 +42,12 @@ class _Printer(Printer):
     aliases: dict[Attribute, str] = field(default_factory=dict)
 
     def print_module(self, module: ModuleOp) -> None:
-        for element, name in _long_types(module).items():
+        aliases = _long_types(module)
+        for element, name in aliases.items():
             self.print_string(f"{name} = ")
             self.print_attribute(element)
             self.print_string("\n")
-        self.aliases = _long_types(module)
+        self.aliases = aliases
         self.print_op(module)
         self.print_string("\n")
 
@@ -69,11 +70,22 @@ class _Printer(Printer):
 def _long_types(module: ModuleOp) -> dict[Attribute, str]:
     aliases: dict[Attribute, str] = {}
     for op in module.walk():
-        for value in (*op.results, *(a for r in op.regions for b in r.blocks for a in b.args)):
-            element = value.type.get_element_type() if isinstance(value.type, ContainerType) else value.type
-            if isinstance(element, UniformType) and element not in aliases and len(str(element)) > _ALIAS_FROM:
-                aliases[element] = f"!q{len(aliases)}"
+        values = (*op.results, *(a for r in op.regions for b in r.blocks for a in b.args))
+        for attribute in (*(v.type for v in values), *op.attributes.values()):
+            for element in _quantized_types(attribute):
+                if element not in aliases and len(str(element)) > _ALIAS_FROM:
+                    aliases[element] = f"!q{len(aliases)}"
     return aliases
+
+
+def _quantized_types(attribute: Attribute) -> Iterator[UniformType]:
+    if isinstance(attribute, UniformType):
+        yield attribute
+    elif isinstance(attribute, ContainerType):
+        yield from _quantized_types(attribute.get_element_type())
+    elif isinstance(attribute, ArrayAttr):
+        for item in attribute.data:
+            yield from _quantized_types(item)
 
 
 def print_module(module: ModuleOp) -> str:
@@ -148,5 +160,8 @@ def _parse_message(error: ParseError, source: str) -> str:
     content = error.span.input.content
     before = content[: error.span.start]
     line, column = before.count("\n") + 1, error.span.start - (before.rfind("\n") + 1) + 1
-    shown = content.splitlines()[line - 1][:160] if content else ""
-    return f"{source}:{line}:{column}: {error.msg}\n    {shown}"
+    shown = content.split("\n")[line - 1][:160]
+    message = error.msg.strip()
+    if before.strip() == content.strip():
+        message = f"unexpected end of the text ({message})"
+    return f"{source}:{line}:{column}: {message}\n    {shown}"
