@@ -54,9 +54,10 @@ def main(output: Path) -> None:
     print_table(f"{len(images)} test images, one thread", ("", ">accuracy", ">size", ">time an image"), table)
     last = description.dumps[-1]
     print(f"Compiled code and the interpreter on {last} agree bit for bit on {same} of {len(images)} images.")
-    print(f"The IR after each pass lies in {output}/ir/. Read on with")
-    print(f"  qcompiler inspect {output}")
-    print(f"  qcompiler compare {output} --reference {MODEL} --data {DIGITS}/test.npz")
+    print(f"The IR after each pass lies in {output}/ir/. Go on with")
+    command = os.path.relpath(Path(sys.executable).parent / "qcompiler")
+    print(f"  {command} inspect {output}")
+    print(f"  {command} compare {output} --reference {MODEL} --data {DIGITS}/test.npz")
 
 
 def agree(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> bool:
@@ -72,4 +73,5 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo-out"))
     except qcompiler.errors.QCompilerError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
