@@ -1,4 +1,4 @@
-"""Pass `calibrate`: runs the float model on calibration data and records statistics of every float value."""
+"""Pass `calibrate`: runs the float model on calibration data and records statistics of its tensors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import operator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from qcompiler.passes.fusion import inner_values
 from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr, i64
 from xdsl.ir import SSAValue
 
@@ -14,6 +15,7 @@ from qcompiler.calibration.statistics import TensorStatistics
 from qcompiler.errors import CalibrationError
 from qcompiler.exporters.onnx_export import export_onnx
 from qcompiler.ir.graph import is_activation
+from qcompiler.ir.pointwise import Pointwise
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, is_float, size, value_names
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
@@ -45,7 +47,7 @@ def calibration_method(module: ModuleOp) -> str:
 
 @dataclass(frozen=True)
 class Calibrate(QuantPass):
-    """Runs the float model on the calibration data and records statistics of every float value.
+    """Runs the float model on the calibration data and records statistics of its tensors.
 
     `method` says how ranges are taken from the statistics later: minmax, moving-average, percentile, entropy, mse.
     `limit` uses only that many samples. Memory does not grow with their number.
@@ -65,7 +67,7 @@ class Calibrate(QuantPass):
         if ctx.calibration is None:
             raise CalibrationError(f"{ctx.source}: calibrate needs calibration data; give it with --calibration")
         names = value_names(module)
-        observed = [names[v] for v in observable(module)]
+        observed = [names[v] for v in observable(module, ctx.store)]
         model = export_onnx(module, ctx.store)
         feeds = itertools.islice(ctx.calibration, self.limit)
         total = self.limit if self.limit is not None else operator.length_hint(ctx.calibration) or None
@@ -79,8 +81,9 @@ class Calibrate(QuantPass):
         )
 
 
-def observable(module: ModuleOp) -> list[SSAValue]:
-    """Float values that depend on the inputs."""
+def observable(module: ModuleOp, store: ConstantStore) -> list[SSAValue]:
+    """Float values that depend on the inputs and may have to be stored as integers."""
     block = body(module)
+    inner = inner_values(module, store, Pointwise.of(module, store))
     values = [*block.args, *(r for op in block.ops for r in op.results)]
-    return [v for v in values if is_activation(v) and is_float(v) and size(v) > 0]
+    return [v for v in values if is_activation(v) and is_float(v) and size(v) > 0 and v not in inner]

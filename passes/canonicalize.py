@@ -225,7 +225,11 @@ class PadIntoConv(_Pattern):
         extra = [*widths[2:n], *widths[n + 2 :]]
         pads = [int(a + b) for a, b in zip(own, extra, strict=True)]
         new = onnx_op(
-            "Conv", [pad.operands[0], *op.operands[1:]], [op.results[0].type], fused_location(pad, op), pads=pads
+            "Conv",
+            [pad.operands[0], *op.operands[1:]],
+            [op.results[0].type],
+            fused_location(pad, op),
+            pads=pads,
         )
         new.properties.update({k: v for k, v in op.properties.items() if k != "pads"})
         replace(rewriter, op, new)

@@ -9,10 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
 from typing import ClassVar
 
-import numpy as np
+from qcompiler.passes.calibrate import calibration_method, load_statistics
+from qcompiler.passes.canonicalize import constant_array, macs
+from qcompiler.passes.fusion import inner_values, matmul_bias
+from qcompiler.passes.integer_rules import present, reason_for_float, rules
+from qcompiler.passes.scheme import (
+    SYMMETRIC_UP_TO,
+    Choice,
+    choose_activation,
+    choose_constant,
+    choose_weight,
+    one_channel,
+)
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr, UnitAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 
@@ -30,20 +40,8 @@ from qcompiler.ir.values import (
     location_names,
     main,
     rank,
-    shape,
     users,
     value_names,
-)
-from qcompiler.passes.calibrate import calibration_method, load_statistics
-from qcompiler.passes.canonicalize import constant_array, macs
-from qcompiler.passes.integer_rules import present, reason_for_float, rules
-from qcompiler.passes.scheme import (
-    SYMMETRIC_UP_TO,
-    Choice,
-    choose_activation,
-    choose_constant,
-    choose_weight,
-    one_channel,
 )
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
@@ -76,21 +74,6 @@ class ChooseScheme(QuantPass):
         _Chooser(self, ctx, module).run()
 
 
-def matmul_bias(op: Operation, ctx: CompilerContext) -> Operation | None:
-    """The addition of a constant vector that alone reads a MatMul of rank above 2: its bias."""
-    if op_name(op) != "MatMul" or constant_array(op.operands[1], ctx.store) is None:
-        return None
-    readers = users(op.results[0])
-    if len(readers) != 1 or op_name(readers[0]) != "Add":
-        return None
-    add = readers[0]
-    other = add.operands[1] if add.operands[0] is op.results[0] else add.operands[0]
-    addend = constant_array(other, ctx.store)
-    n = shape(op.results[0])[-1]
-    is_vector = addend is not None and addend.size == n and addend.shape[-1:] == (n,)
-    return add if is_vector and shape(add.results[0]) == shape(op.results[0]) else None
-
-
 @dataclass
 class _Chooser:
     options: ChooseScheme
@@ -104,7 +87,7 @@ class _Chooser:
         self.method = calibration_method(self.module)
         self.storage = self.ctx.target.activation_storage if self.ctx.target else "u8"
         self.pointwise = Pointwise.of(self.module, self.ctx.store)
-        self.inner = self._inner_values()
+        self.inner = inner_values(self.module, self.ctx.store, self.pointwise)
         self.integer = self._split()
         self._choose_activations()
         self._choose_weights()
@@ -119,17 +102,6 @@ class _Chooser:
         return found
 
     # ------------------------------------------------------------------------------ integer or float
-
-    def _inner_values(self) -> set[SSAValue]:
-        """Values that never reach memory: in front of a fused clamp or bias, inside a table."""
-        inner: set[SSAValue] = set()
-        for op in body(self.module).ops:
-            for value in op.results:
-                if self.pointwise.inner(value) or fused_clamp(value, self.ctx.store) is not None:
-                    inner.add(value)
-            if matmul_bias(op, self.ctx) is not None:
-                inner.add(op.results[0])
-        return inner
 
     def _reason(self, op: Operation) -> str | None:
         if set(location_names(op)) & set(self.options.keep_float):
@@ -242,16 +214,15 @@ class _Chooser:
             if op_name(op) in ("Conv", "Gemm", "MatMul") and isinstance(op.operands[1].owner, ConstantOp):
                 self._choose_weight(op)
             elif op_name(op) in ("Add", "Sub", "Mul", "Concat") and op.results[0] not in self.pointwise.roots:
-                if not any(self._is_bias(op, value) for value in op.operands):
-                    self._choose_operands(op)
+                self._choose_operands(op)
 
     def _is_bias(self, add: Operation, value: SSAValue) -> bool:
         """Whether an addition adds the bias to the product `value`."""
-        return isinstance(value.owner, Operation) and matmul_bias(value.owner, self.ctx) is add
+        return isinstance(value.owner, Operation) and matmul_bias(value.owner, self.ctx.store) is add
 
     def _choose_weight(self, op: Operation) -> None:
         last, bias = op.results[0], present(op, 2)
-        if (add := matmul_bias(op, self.ctx)) is not None:
+        if (add := matmul_bias(op, self.ctx.store)) is not None:
             bias = add.operands[1] if add.operands[0] is last else add.operands[0]
             last = add.results[0]
         if (clamp := fused_clamp(last, self.ctx.store)) is not None:
@@ -274,6 +245,8 @@ class _Chooser:
 
     def _choose_operands(self, op: Operation) -> None:
         """Types of the constant operands of a sum, product or Concat."""
+        if any(self._is_bias(op, value) for value in op.operands):
+            return
         kinds: list[Attribute] = []
         for value in op.operands:
             array = constant_array(value, self.ctx.store)
@@ -303,5 +276,3 @@ class _Chooser:
 
     def _types(self, values: Sequence[SSAValue]) -> ArrayAttr[Attribute]:
         return ArrayAttr([self.choices[v].type if v in self.choices else UnitAttr() for v in values])
-
-

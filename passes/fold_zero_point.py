@@ -44,7 +44,9 @@ class FoldZeroPoint(QuantPass):
             elif isinstance(op, MatMulOp) and isinstance(op.b.owner, ConstantOp):
                 b = _array(op.b, ctx.store).astype(np.int64)
                 if b.ndim == 2:
-                    zeros = integer(op.b_zero_point) if op.b_zero_points is None else _array(op.b_zero_points, ctx.store)
+                    zeros = (
+                        integer(op.b_zero_point) if op.b_zero_points is None else _array(op.b_zero_points, ctx.store)
+                    )
                     self._fold(ctx, op, op.a, op.b, op.bias, "a_zero_point", (b - zeros).T)
         remove_dead(module)
 
@@ -56,7 +58,13 @@ class FoldZeroPoint(QuantPass):
 
     @staticmethod
     def _fold(
-        ctx: CompilerContext, op: Operation, x: SSAValue, w: SSAValue, bias: SSAValue, name: str, rows: np.ndarray
+        ctx: CompilerContext,
+        op: Operation,
+        x: SSAValue,
+        w: SSAValue,
+        bias: SSAValue,
+        name: str,
+        rows: np.ndarray,
     ) -> None:
         kind = quantized(x)
         zero = integer(op.properties[name])
@@ -66,8 +74,8 @@ class FoldZeroPoint(QuantPass):
         worst = int(np.argmax(bound))
         if int(bound[worst]) >= 2**31:
             raise ModelError(
-                f"{ctx.source}: {describe(op)}: the accumulator of channel {worst} can reach {int(bound[worst])}, beyond "
-                f"int32; keep the node in float (choose-scheme{{keep-float=...}}) or split its reduction"
+                f"{ctx.source}: {describe(op)}: the accumulator of channel {worst} can reach {int(bound[worst])}, "
+                f"beyond int32; keep the node in float (choose-scheme{{keep-float=...}}) or split its reduction"
             )
         if zero == 0:
             return

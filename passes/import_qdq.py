@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from qcompiler.passes.canonicalize import constant_array
+from qcompiler.passes.integer_rules import present
 from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
 from xdsl.ir import Operation, SSAValue
 
@@ -19,8 +21,6 @@ from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, dtype_of, integer, is_float, rank, shape
-from qcompiler.passes.canonicalize import constant_array
-from qcompiler.passes.integer_rules import present
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _STORAGE = {"uint8": "u8", "int8": "i8", "uint16": "u16", "int16": "i16", "int32": "i32"}

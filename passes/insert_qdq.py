@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from qcompiler.passes.canonicalize import constant_array
+from qcompiler.passes.fusion import matmul_bias
+from qcompiler.passes.integer_rules import present
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr, TensorType, f32
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
@@ -27,9 +30,6 @@ from qcompiler.ir.values import (
     users,
     value_names,
 )
-from qcompiler.passes.canonicalize import constant_array
-from qcompiler.passes.choose_scheme import matmul_bias
-from qcompiler.passes.integer_rules import present
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _MARKS = ("q.integer", "q.types", "q.why", "q.weight", "q.why_weight", "q.operands")
@@ -68,9 +68,7 @@ class InsertQDQ(QuantPass):
                 op.attributes.pop(mark, None)
 
 
-def _typed(
-    values: Sequence[SSAValue], kinds: Attribute | None
-) -> list[tuple[SSAValue, UniformType | None]]:
+def _typed(values: Sequence[SSAValue], kinds: Attribute | None) -> list[tuple[SSAValue, UniformType | None]]:
     if not isinstance(kinds, ArrayAttr):
         return [(v, None) for v in values]
     return [(v, k if isinstance(k, UniformType) else None) for v, k in zip(values, kinds.data, strict=True)]
@@ -124,7 +122,7 @@ def _replace_constant(ctx: CompilerContext, op: Operation, index: int, kind: Uni
 def _quantize_weight(ctx: CompilerContext, op: Operation) -> None:
     kind = op.attributes["q.weight"]
     assert isinstance(kind, UniformType)
-    add = matmul_bias(op, ctx)
+    add = matmul_bias(op, ctx.store)
     weight = _replace_constant(ctx, op, 1, kind)
     constant = weight.owner.operands[0].owner  # type: ignore[union-attr]
     if isinstance(why := op.attributes.get("q.why_weight"), StringAttr):
@@ -145,4 +143,3 @@ def _quantize_weight(ctx: CompilerContext, op: Operation) -> None:
     name = bias.owner.resource  # type: ignore[union-attr]
     stored = values.astype(np.int32).reshape(real.shape)
     holder.operands[index] = _constant(ctx, holder, f"{name}.i32", stored, bias_kind)
-

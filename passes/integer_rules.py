@@ -81,7 +81,15 @@ class Site:
         """A look-up table on `x` for a function of real numbers."""
         kind = quantized(x)
         table = build_table(
-            function, kind.scale, kind.zero_point, kind.storage, y.scale, y.zero_point, y.qmin, y.qmax, y.storage
+            function,
+            kind.scale,
+            kind.zero_point,
+            kind.storage,
+            y.scale,
+            y.zero_point,
+            y.qmin,
+            y.qmax,
+            y.storage,
         )
         values = self.constant("table", table)
         return self.emit(LutOp.create(operands=[x, values], result_types=[retyped(x, y)]))

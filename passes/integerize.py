@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from qcompiler.passes.fusion import matmul_bias
+from qcompiler.passes.integer_rules import Site, reason_for_float, rules
 from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
 from xdsl.ir import Operation, SSAValue
 
@@ -21,8 +23,6 @@ from qcompiler.ir.q_elementwise import DequantizeOp, QuantizeOp
 from qcompiler.ir.q_movement import SplitOp
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.values import body, defining, integer, quantized, rank, shape, users
-from qcompiler.passes.choose_scheme import matmul_bias
-from qcompiler.passes.integer_rules import Site, reason_for_float, rules
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 
@@ -116,7 +116,7 @@ def _is_bias(ctx: CompilerContext, matmul: Operation, add: Operation) -> bool:
     source = defining(other, DequantizeOp)
     if source is not None and quantized(source.x).storage == "i32":
         return shape(other)[-1:] == (n,) and np.prod(shape(other)) == n
-    return matmul_bias(matmul, ctx) is add
+    return matmul_bias(matmul, ctx.store) is add
 
 
 def _replace(op: QuantizeOp, site: Site, result: SSAValue) -> None:

@@ -73,7 +73,9 @@ class Legalize(QuantPass):
     def _legalize(self, ctx: CompilerContext, op: QOp, storage: str, flipped_values: set[SSAValue]) -> None:
         step = _STEP[storage]
         was = {
-            index: quantized(r) for index, r in enumerate(op.results) if is_quantized(r) and self._flips(r.type, storage)
+            index: quantized(r)
+            for index, r in enumerate(op.results)
+            if is_quantized(r) and self._flips(r.type, storage)
         }
         if isinstance(op, ConstantOp):
             if was and was[0].per_tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from qcompiler.passes.integer_rules import Rule, Site, always, constant, present, stored
 from xdsl.dialects.builtin import BoolAttr, StringAttr, TensorType
 from xdsl.ir import Operation, SSAValue
 
@@ -14,7 +15,6 @@ from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp, SoftmaxOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import dtype_of, element_type, integer, integers, quantized, rank, shape, size
-from qcompiler.passes.integer_rules import Rule, Site, always, constant, present, stored
 
 _ROUNDING = StringAttr("fp32")
 _LAYOUT = StringAttr("NCHW")
@@ -229,9 +229,7 @@ def _softmax(site: Site) -> SSAValue | None:
     wanted = UniformType.make(site.y.storage, 1 / 256, 0 if site.y.storage == "u8" else -128)
     axis = integer(site.op.properties.get("axis"), -1) % rank(x)
     probabilities = site.emit(
-        SoftmaxOp.create(
-            operands=[x], result_types=[TensorType(wanted, shape(x))], properties={"axis": number(axis)}
-        )
+        SoftmaxOp.create(operands=[x], result_types=[TensorType(wanted, shape(x))], properties={"axis": number(axis)})
     )
     return site.as_type(probabilities, site.y)
 

@@ -133,12 +133,14 @@ def quantize(
             raise ModelError(f"{model.source} is a float model: quantizing it needs calibration data")
         feeds = open_feeds(model, calibration, limit)
         front = quantizing_passes(
-            method=method or DEFAULT_METHOD, policy=policy, per_channel=per_channel, keep_float=keep_float, limit=limit
+            method=method or DEFAULT_METHOD,
+            policy=policy,
+            per_channel=per_channel,
+            keep_float=keep_float,
+            limit=limit,
         )
     passes = (*front, *lowering_passes(rounding))
-    context = CompilerContext(
-        model.store, calibration=feeds, target=spec, progress=progress, source=model.source
-    )
+    context = CompilerContext(model.store, calibration=feeds, target=spec, progress=progress, source=model.source)
     kept: list[Model] = []
     manager = PassManager(passes, Path(dump_ir) if dump_ir is not None else None)
     manager.after[len(front)] = lambda: kept.append(model.clone())
@@ -149,7 +151,7 @@ def quantize(
 DEFAULT_METHOD = "minmax"
 
 
-def compile(  # noqa: A001 - the name users expect
+def compile(
     model: Model | Quantized | Path_,
     *,
     output: Path_,

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import Operation, SSAValue
 
 from qcompiler.api import Calibration, Quantized, import_onnx, quantize
 from qcompiler.bundle import Bundle, BundleContents, TensorInfo, ValueInfo, write_bundle
@@ -32,8 +34,6 @@ from qcompiler.passes.plan_layout import channels_last
 from qcompiler.pipeline import Progress
 from qcompiler.report.describe import describe_model
 from qcompiler.targets.spec import resolve_target
-from xdsl.dialects.func import ReturnOp
-from xdsl.ir import Operation, SSAValue
 
 
 def write(
@@ -56,9 +56,7 @@ def write(
             if not isinstance(model, Model):
                 progress.step("import")
                 model = import_onnx(model, shapes)
-            model = quantize(
-                model, calibration, target=target, progress=progress, dump_ir=dumps, **options
-            )
+            model = quantize(model, calibration, target=target, progress=progress, dump_ir=dumps, **options)
         elif model.target != target:
             raise TargetError(f"the model was quantized for {model.target}, not for {target}; quantize it again")
         spec = resolve_target(target)

@@ -54,7 +54,8 @@ class Interpreter:
             array = np.asarray(feeds[name])
             if array.shape != shape(argument):
                 raise ModelError(
-                    f"{self.model.source}: input '{name}': expected shape {list(shape(argument))}, got {list(array.shape)}"
+                    f"{self.model.source}: input '{name}': expected shape {list(shape(argument))}, "
+                    f"got {list(array.shape)}"
                 )
             values[argument] = array.astype(dtype_of(argument), copy=False)
         for op in self.block.ops:

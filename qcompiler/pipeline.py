@@ -238,7 +238,10 @@ class _Dumper:
         self.written: set[str] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for old in (*folder.glob("[0-9][0-9][0-9]_*.mlir"), *folder.glob("[0-9][0-9][0-9]_*.safetensors")):
+            for old in (
+                *folder.glob("[0-9][0-9][0-9]_*.mlir"),
+                *folder.glob("[0-9][0-9][0-9]_*.safetensors"),
+            ):
                 old.unlink()
         except OSError as error:
             raise QCompilerError(f"{folder}: cannot write the dumps: {error.strerror}") from None
@@ -247,7 +250,8 @@ class _Dumper:
         stem = f"{self.number:03}_{record.name}"
         fresh = set(model.store) - self.written
         header = [
-            f"qcompiler {qcompiler.__version__}: after {record.name}, {record.ops} operations, {record.seconds * 1e3:.0f} ms"
+            f"qcompiler {qcompiler.__version__}: after {record.name}, "
+            f"{record.ops} operations, {record.seconds * 1e3:.0f} ms"
         ]
         try:
             if fresh:

@@ -8,7 +8,7 @@ artifact's own floats, and each integer op is judged on the operands it really h
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ class Verification:
     tensors: int = 0
     elements: int = 0
     float_error: float = 0.0
-    differences: tuple[Difference, ...] = ()
+    differences: list[Difference] = field(default_factory=list)
 
     @property
     def exact(self) -> bool:
@@ -59,44 +59,55 @@ def integer_program(bundle: Bundle) -> Model:
     return Model.load(dumps[-1])
 
 
-def verify(
-    bundle: Bundle, feeds: Iterable[Mapping[str, np.ndarray]], model: Model | None = None
-) -> Verification:
+def verify(bundle: Bundle, feeds: Iterable[Mapping[str, np.ndarray]], model: Model | None = None) -> Verification:
     """Compares a bundle with the interpreter on `feeds`; `model` is its integer program unless the bundle's own."""
     interpreter = Interpreter(model if model is not None else integer_program(bundle))
     result = Verification()
-    differences: list[Difference] = []
-    for sample, feed in enumerate(feeds):
-        inputs = dict(feed)
-        stored = bundle.trace(inputs, logical=True)
-        known = bundle.manifest.values
-
-        def watch(op: Operation, results: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-            taken = list(results)
-            for index, value in enumerate(op.results):
-                name = interpreter.names[value]
-                if name not in known:
-                    continue
-                found = stored[name]  # noqa: B023 - used within the iteration
-                if known[name].layout == "NHWC-halo" and found.ndim == 4:
-                    found = found.transpose(0, 2, 3, 1)
-                found, own = found.reshape(results[index].shape), results[index]
-                if isinstance(op, OnnxOp):
-                    taken[index] = found
-                if own.dtype.kind == "f":
-                    scale = max(float(np.abs(own).max(initial=0.0)), 1e-30)
-                    error = float(np.abs(found - own).max(initial=0.0)) / scale
-                    result.float_error = max(result.float_error, error)
-                    continue
-                result.tensors += 1
-                result.elements += own.size
-                different = int(np.count_nonzero(found != own))
-                if different:
-                    largest = int(np.abs(found.astype(np.int64) - own.astype(np.int64)).max())
-                    differences.append(Difference(sample, name, different, largest))  # noqa: B023
-            return tuple(taken)
-
-        interpreter.run(inputs, watch)
-        result.samples += 1
-    result.differences = tuple(differences)
+    for feed in feeds:
+        _Comparison(bundle, interpreter, result, dict(feed)).run()
     return result
+
+
+class _Comparison:
+    """One input through the bundle and the interpreter."""
+
+    def __init__(
+        self, bundle: Bundle, interpreter: Interpreter, result: Verification, feed: dict[str, np.ndarray]
+    ) -> None:
+        self.interpreter = interpreter
+        self.result = result
+        self.feed = feed
+        self.known = bundle.manifest.values
+        self.stored = bundle.trace(feed, logical=True)
+
+    def run(self) -> None:
+        self.interpreter.run(self.feed, self._watch)
+        self.result.samples += 1
+
+    def _watch(self, op: Operation, results: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        """Compares the results of an op; those of float ops give way to the bundle's own."""
+        taken = list(results)
+        for index, value in enumerate(op.results):
+            name = self.interpreter.names[value]
+            if name not in self.known:
+                continue
+            found = self.stored[name]
+            if self.known[name].layout == "NHWC-halo":
+                found = found.transpose(0, 2, 3, 1)
+            found = found.reshape(results[index].shape)
+            if isinstance(op, OnnxOp):
+                taken[index] = found
+            self._compare(name, found, results[index])
+        return tuple(taken)
+
+    def _compare(self, name: str, found: np.ndarray, own: np.ndarray) -> None:
+        result = self.result
+        if own.dtype.kind == "f":
+            scale = max(float(np.abs(own).max(initial=0.0)), 1e-30)
+            result.float_error = max(result.float_error, float(np.abs(found - own).max(initial=0.0)) / scale)
+            return
+        result.tensors += 1
+        result.elements += own.size
+        if different := int(np.count_nonzero(found != own)):
+            largest = int(np.abs(found.astype(np.int64) - own.astype(np.int64)).max())
+            result.differences.append(Difference(result.samples, name, different, largest))

@@ -1,4 +1,4 @@
-"""A module as an ONNX model: float ops one to one, `q.quantize` and `q.dequantize` as QuantizeLinear and DequantizeLinear.
+"""A module as an ONNX model: float ops one to one, quantize and dequantize as QuantizeLinear and DequantizeLinear.
 
 Serves calibration (the float module, every value observable by name), the QDQ file that other runtimes read, float
 islands, and the interpreter's float ops. Values are named as in `value_names`.
@@ -152,12 +152,12 @@ class _Exporter:
                 return helper.make_attribute(name, attribute.data)
             case DenseArrayBase():
                 values = list(attribute.get_values())
-                kind = onnx.AttributeProto.INTS if all(isinstance(v, int) for v in values) else onnx.AttributeProto.FLOATS
+                kind = (
+                    onnx.AttributeProto.INTS if all(isinstance(v, int) for v in values) else onnx.AttributeProto.FLOATS
+                )
                 return helper.make_attribute(name, values, attr_type=kind)
             case ArrayAttr():
                 return helper.make_attribute(name, [a.data for a in attribute.data])
             case DenseResourceAttr():
-                return helper.make_attribute(
-                    name, numpy_helper.from_array(self.store[attribute.resource_handle.data])
-                )
+                return helper.make_attribute(name, numpy_helper.from_array(self.store[attribute.resource_handle.data]))
         raise ModelError(f"attribute '{name}' of kind {attribute.name} has no form in ONNX")

@@ -123,8 +123,8 @@ class _Importer:
         kind = self.ops.get(node.op_type)
         if node.domain not in ("", "ai.onnx") or kind is None:
             raise ModelError(
-                f"{self.source}: node '{label}' is a {node.domain or 'ai.onnx'}::{node.op_type}, which the compiler does "
-                "not know; rewrite it with standard ONNX ops"
+                f"{self.source}: node '{label}' is a {node.domain or 'ai.onnx'}::{node.op_type}, which the compiler "
+                "does not know; rewrite it with standard ONNX ops"
             )
         names = list(node.input)
         while names and not names[-1]:

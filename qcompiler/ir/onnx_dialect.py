@@ -129,9 +129,7 @@ class OnnxOp(IRDLOperation):
             for index, value in enumerate(values):
                 self._verify_type(value, formals[min(index, len(formals) - 1)], bound)
 
-    def _verify_type(
-        self, value: SSAValue, formal: defs.OpSchema.FormalParameter, bound: dict[str, Attribute]
-    ) -> None:
+    def _verify_type(self, value: SSAValue, formal: defs.OpSchema.FormalParameter, bound: dict[str, Attribute]) -> None:
         if isinstance(value.type, NoneType):
             if formal.option != _OPTION.Optional:
                 raise VerifyException(f"{self.name}: input {formal.name} is not optional")

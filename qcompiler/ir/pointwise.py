@@ -20,8 +20,36 @@ from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, defining, is_absent, is_float, real, shape, size, string, users
 
 UNARY = frozenset(
-    "Abs Ceil Celu Clip Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Log Mish Neg Reciprocal Relu Round "
-    "Selu Sigmoid Sin Softplus Softsign Sqrt Swish Tanh ThresholdedRelu".split()
+    [
+        "Abs",
+        "Ceil",
+        "Celu",
+        "Clip",
+        "Cos",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Log",
+        "Mish",
+        "Neg",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Selu",
+        "Sigmoid",
+        "Sin",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Swish",
+        "Tanh",
+        "ThresholdedRelu",
+    ]
 )
 BINARY: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "Add": np.add,
@@ -111,8 +139,10 @@ class Pointwise:
         """Whether a value lies inside a region: every reader belongs to the same region."""
         root = self.roots.get(value)
         readers = users(value)
-        return root is not None and bool(readers) and all(
-            len(op.results) == 1 and self.roots.get(op.results[0]) is root for op in readers
+        return (
+            root is not None
+            and bool(readers)
+            and all(len(op.results) == 1 and self.roots.get(op.results[0]) is root for op in readers)
         )
 
 

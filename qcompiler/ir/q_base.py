@@ -68,7 +68,9 @@ def per_tensor(op: QOp, *values: SSAValue) -> None:
 def same_type(op: QOp, x: SSAValue, y: SSAValue) -> None:
     """Verifies that an op that moves stored integers keeps their type."""
     if quantized(x) != quantized(y):
-        op.fail(f"moves stored integers, so the result must have the operand's type {quantized(x)}, found {quantized(y)}")
+        op.fail(
+            f"moves stored integers, so the result must have the operand's type {quantized(x)}, found {quantized(y)}"
+        )
 
 
 def check_rounding(op: QOp, rounding: StringAttr) -> None:

@@ -26,6 +26,7 @@ from qcompiler.ir.q_base import (
 )
 from qcompiler.ir.values import integer, integers, is_quantized, quantized, rank, shape, string
 
+
 @irdl_op_definition
 class ConvOp(QOp):
     """Convolution of stored integers with an int32 accumulator, requantized.

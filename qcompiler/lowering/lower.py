@@ -28,6 +28,7 @@ from qcompiler.ir.values import (
     dtype_of,
     input_names,
     integers,
+    is_quantized,
     location_names,
     output_names,
     quantized,
@@ -36,6 +37,7 @@ from qcompiler.ir.values import (
     users,
     value_names,
 )
+from qcompiler.lowering.compute_movement import copy_kernel
 from qcompiler.lowering.halo import pad_copy_kernel, with_border
 from qcompiler.lowering.islands import Island, schedule
 from qcompiler.lowering.program import Buffer, Halo, Kernel, Program, Step
@@ -126,26 +128,16 @@ class Lowering:
 
     # ------------------------------------------------------------------------------------------- steps
 
-    def step(self, op: Operation, kernel: Kernel, *inputs: SSAValue | str) -> None:
-        """Adds a call that reads `inputs` (activations, or buffers by name) and writes the results with their borders."""
+    def step(self, op: Operation, kernel: Kernel, *inputs: SSAValue) -> None:
+        """Adds a call that reads the activations among `inputs` and writes the op's results with their borders."""
         for value in op.results:
             if any(halo := self.halos.get(value, NO_HALO)):
                 extent = self.views[value].shape
                 kernel = with_border(kernel, extent, halo, quantized(value).zero_point)  # type: ignore[arg-type]
         self.add(kernel, inputs, [self.places[r] for r in op.results], describe_location(op))
 
-    def padded(self, value: SSAValue, halo: Halo) -> str:
-        """The buffer of a copy of an image with this halo, for the caller's memory, which has none."""
-        view = self.views[value]
-        name = self._unique(f"{self.places[value]}.padded")
-        copy = View(view.shape, view.dtype, halo)
-        self.program.buffers[name] = Buffer(name, copy.physical_shape, copy.dtype)
-        kernel = pad_copy_kernel(view.shape, view.halo, halo, quantized(value).zero_point, view.dtype)  # type: ignore[arg-type]
-        self.add(kernel, (value,), [name], f"pad {self.names[value]}")
-        return name
-
-    def add(self, kernel: Kernel, inputs: Sequence[SSAValue | str], outputs: list[str], location: str) -> None:
-        read = tuple(v if isinstance(v, str) else self.places[v] for v in inputs if isinstance(v, str) or is_activation(v))
+    def add(self, kernel: Kernel, inputs: Sequence[SSAValue], outputs: list[str], location: str) -> None:
+        read = tuple(self.places[v] for v in inputs if is_activation(v))
         self.program.steps.append(Step(kernel, read, tuple(outputs), location))
 
     # --------------------------------------------------------------------------------------------- run
@@ -155,6 +147,8 @@ class Lowering:
         for value, name in zip(block.args, input_names(self.model.module), strict=True):
             self._place(value, View(shape(value), str(dtype_of(value))), _external(name, "in"))
             self.program.inputs.append(_external(name, "in"))
+            if is_quantized(value):
+                self._take_in(value)
         from qcompiler.lowering.lower_ops import lower_op
 
         for item in progress.track(schedule(self.model.module), "making kernels"):
@@ -167,6 +161,19 @@ class Lowering:
                     raise ModelError(f"{self.model.source}: {describe(item)} cannot be lowered: {error}") from error
         self._finish(block)
         return self.program
+
+    def _take_in(self, value: SSAValue) -> None:
+        """Copies a quantized input into the arena, where kernels may read past the end of it and find its halo."""
+        outside, place = self.views[value], self.places[value]
+        halo = self.halos.get(value, NO_HALO)
+        inside = View(outside.shape, outside.dtype, halo)
+        self._place(value, inside, self._unique(f"{place}.copy"))
+        if any(halo):
+            zero = quantized(value).zero_point
+            kernel = pad_copy_kernel(outside.shape, NO_HALO, halo, zero, outside.dtype)  # type: ignore[arg-type]
+        else:
+            kernel = copy_kernel(outside, inside, self.spec)
+        self.program.steps.append(Step(kernel, (place,), (self.places[value],), f"input {self.names[value]}"))
 
     def _island(self, island: Island) -> None:
         from qcompiler.lowering.float_island import lower_float
@@ -191,8 +198,6 @@ class Lowering:
 
     def _finish(self, block: Block) -> None:
         """Copies into the caller's memory what could not be written there."""
-        from qcompiler.lowering.compute_movement import copy_kernel
-
         last = block.last_op
         assert isinstance(last, ReturnOp)
         for value, label in zip(last.operands, output_names(self.model.module), strict=True):
@@ -228,7 +233,7 @@ def _halos(model: Model) -> dict[SSAValue, Halo]:
         found.setdefault(op.y, NO_HALO)
         pads, old = spatial_pads(op), found.get(op.x, NO_HALO)
         found[op.x] = tuple(max(a, b) for a, b in zip(pads, old, strict=True))  # type: ignore[assignment]
-    return {v: NO_HALO if isinstance(v.owner, Block) else halo for v, halo in found.items()}
+    return found
 
 
 def lower(model: Model, spec: TargetSpec, progress: Progress | None = None) -> Lowering:
@@ -240,8 +245,8 @@ def lower(model: Model, spec: TargetSpec, progress: Progress | None = None) -> L
     """
     if stage(model.module) is not Stage.LAID_OUT:
         raise PipelineError(
-            f"{model.source}: lowering needs a module of stage laid_out, this one is {stage(model.module).name.lower()}; "
-            "run the pipeline up to plan-layout"
+            f"{model.source}: lowering needs a module of stage laid_out, "
+            f"this one is {stage(model.module).name.lower()}; run the pipeline up to plan-layout"
         )
     lowering = Lowering(model, spec, import_module(spec.kernels))
     lowering.run(progress or Progress())

@@ -58,7 +58,14 @@ def _quantize(to: Lowering, op: QuantizeOp) -> None:
     axis = kind.axis if perm is None or kind.axis is None else perm.index(kind.axis)
     x = to.views[op.x]
     kernel = compute_elementwise.quantize_kernel(
-        x, y, _flat(kind.scales), _flat(kind.zero_points), (kind.qmin, kind.qmax), to.spec, axis=axis, perm=perm
+        x,
+        y,
+        _flat(kind.scales),
+        _flat(kind.zero_points),
+        (kind.qmin, kind.qmax),
+        to.spec,
+        axis=axis,
+        perm=perm,
     )
     to.step(target, kernel, op.x)
 
@@ -91,9 +98,6 @@ def _conv(to: Lowering, op: ConvOp) -> None:
         weights = centred.astype(np.int16)
     kind, x, y = quantized(op.x), to.views[op.x], to.result(op.y)
     pads = spatial_pads(op)
-    place, halo = to.places[op.x], x.halo
-    if any(have < need for have, need in zip(halo, pads, strict=True)):
-        place, halo = to.padded(op.x, pads), pads
     n, h, w, c = x.shape
     workload = ConvWorkload(
         n=n,
@@ -108,13 +112,13 @@ def _conv(to: Lowering, op: ConvOp) -> None:
         pads=pads,
         group=integer(op.group),
         x_dtype=x.dtype,
-        x_halo=halo,
+        x_halo=x.halo,
         y_halo=y.halo,
         pad_value=integer(op.pad_value),
         requantize=_requantize(op, op.y, to.array(op.multiplier)),
         acc_bound=int(acc_bound(centred, kind.qmin, kind.qmax, 0, 0, bias).max(initial=0)),
     )
-    to.step(op, to.kernels.conv_kernel(workload, weights, bias, to.spec), place)
+    to.step(op, to.kernels.conv_kernel(workload, weights, bias, to.spec), op.x)
 
 
 def _pair(values: tuple[int, ...]) -> tuple[int, int]:
@@ -125,13 +129,15 @@ def _pair(values: tuple[int, ...]) -> tuple[int, int]:
 def _matmul(to: Lowering, op: MatMulOp) -> None:
     a, b = shape(op.a), shape(op.b)
     constant = to.constant(op.b)
-    if op.b_zero_points is not None:
-        raise PipelineError(f"{describe(op)} has one weight zero point a column; no kernel takes that")
     kinds = quantized(op.a)
     zero_a, zero_b = integer(op.a_zero_point), integer(op.b_zero_point)
     bias = to.array(op.bias)
+    b_dtype = str(dtype_of(op.b))
+    if constant is not None and (zero_b or op.b_zero_points is not None):
+        zeros = zero_b if op.b_zero_points is None else to.array(op.b_zero_points)
+        constant, zero_b, b_dtype = (constant.astype(np.int64) - zeros).astype(np.int16), 0, "int16"
     if constant is not None and constant.ndim == 2:
-        rows = constant.astype(np.int64).T - zero_b
+        rows = constant.astype(np.int64).T
         bound = int(acc_bound(rows, kinds.qmin, kinds.qmax, zero_a, 0, bias).max(initial=0))
     else:
         bound = a[-1] * 255 * 255 + int(np.abs(bias.astype(np.int64)).max(initial=0))
@@ -143,7 +149,7 @@ def _matmul(to: Lowering, op: MatMulOp) -> None:
         k=a[-1],
         n=b[-1],
         a_dtype=str(dtype_of(op.a)),
-        b_dtype=str(dtype_of(op.b)),
+        b_dtype=b_dtype,
         b_constant=constant is not None,
         a_zero_point=zero_a,
         b_zero_point=zero_b,
@@ -156,9 +162,7 @@ def _matmul(to: Lowering, op: MatMulOp) -> None:
 def _sum(to: Lowering, op: AddOp | SubOp) -> None:
     zeros = tuple(quantized(v).zero_point for v in (op.a, op.b, op.y))
     a, b = to.operand(op.a), to.operand(op.b)
-    kernel = compute_elementwise.add_kernel(
-        a, b, to.result(op.y), zeros, op.parameters(), limits(op, op.y), to.spec
-    )
+    kernel = compute_elementwise.add_kernel(a, b, to.result(op.y), zeros, op.parameters(), limits(op, op.y), to.spec)
     to.step(op, kernel, op.a, op.b)
 
 
