@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from xdsl.dialects.builtin import ModuleOp
 
 from qcompiler.errors import IRError
+from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.text import parse_module, print_module
-from qcompiler.ir.values import input_names, output_names
+from qcompiler.ir.values import describe, dtype_of, input_names, output_names, shape
 
 _CONSTANTS = "// constants: "
 
@@ -46,7 +48,7 @@ class Model:
         path = Path(path)
         constants = path.with_suffix(".safetensors")
         self.store.save(constants)
-        path.write_text(self.text([_CONSTANTS.removeprefix("// ") + constants.name]))
+        path.write_text(self.text([constants_line([constants.name])]))
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Model:
@@ -65,6 +67,29 @@ class Model:
             if not line.startswith("//"):
                 break
             if line.startswith(_CONSTANTS):
-                for name in line.removeprefix(_CONSTANTS).split():
+                for name in shlex.split(line.removeprefix(_CONSTANTS)):
                     store.load(path.parent / name)
-        return Model(parse_module(text, str(path)), store, str(path))
+        module = parse_module(text, str(path))
+        _check_constants(module, store, path)
+        return Model(module, store, str(path))
+
+
+def constants_line(files: Sequence[str]) -> str:
+    """The line of a header that names the files of a module's constants, without its comment mark."""
+    return _CONSTANTS.removeprefix("// ") + shlex.join(files)
+
+
+def _check_constants(module: ModuleOp, store: ConstantStore, path: Path) -> None:
+    for op in module.walk():
+        if not isinstance(op, ConstantOp):
+            continue
+        if op.resource not in store:
+            raise IRError(
+                f"{path}: {describe(op)}: the array '{op.resource}' is in none of the constant files the first lines name"
+            )
+        array = store[op.resource]
+        if (array.shape, array.dtype) != (shape(op.y), dtype_of(op.y)):
+            raise IRError(
+                f"{path}: {describe(op)}: the array '{op.resource}' is {array.dtype} {list(array.shape)} in the "
+                f"constant file; the text says {op.y.type}"
+            )

@@ -29,7 +29,7 @@ from qcompiler.ir.rewriting import verify_module
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.text import load_dialects
 from qcompiler.ir.values import body
-from qcompiler.model import Model
+from qcompiler.model import Model, constants_line
 
 if TYPE_CHECKING:
     from qcompiler.targets.spec import TargetSpec
@@ -258,7 +258,7 @@ class _Dumper:
                 model.store.save(self.folder / f"{stem}.safetensors", fresh)
                 self.files.append(f"{stem}.safetensors")
                 self.written |= fresh
-            header.append("constants: " + " ".join(self.files))
+            header.append(constants_line(self.files))
             if rest := text_of(self.passes[self.number :]):
                 header.append(f"continue: qcompiler opt {stem}.mlir -p '{rest}'")
             temporary = self.folder / f".{stem}.tmp"

@@ -95,7 +95,11 @@ class _Importer:
         dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim]
         if min(dims, default=0) < 0:
             raise ModelError(f"{self.source}: value '{value.name}' has a dimension of unknown size: {dims}")
-        return TensorType(ELEMENT_TYPES[kind.elem_type], dims)
+        element = ELEMENT_TYPES.get(kind.elem_type)
+        if element is None:
+            spelled = onnx.TensorProto.DataType.Name(kind.elem_type)
+            raise ModelError(f"{self.source}: value '{value.name}' has elements of the unsupported type {spelled}")
+        return TensorType(element, dims)
 
     def _define(self, name: str, value: SSAValue) -> None:
         self.values[name] = value

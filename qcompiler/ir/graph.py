@@ -45,7 +45,7 @@ def border(
     `gains` gives, for every op with an integer form, what integers save over float, in the unit of one byte of
     traffic; ops not in it are float, and so are arguments and results of the function. A value whose producer and
     readers disagree costs its size once, however many readers it has. `inner` values are never stored, so their
-    producer and readers always agree. Of cuts with equal cost the one with the fewest integer operations is
+    producer and readers always agree. Of cuts with equal cost the one with the most integer operations is
     taken. Returns the cost and the set.
     """
     net: nx.DiGraph = nx.DiGraph()
