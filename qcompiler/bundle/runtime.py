@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from .manifest import MANIFEST, WEIGHTS, Manifest, TensorInfo
 CPUINFO = Path("/proc/cpuinfo")
 
 Arrays = dict[str, np.ndarray]
+Clock = Callable[[], float]
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -34,16 +35,12 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"{path} is not a bundle: cannot read {MANIFEST} ({error})") from error
     manifest = Manifest.from_json(text, str(path / MANIFEST))
     if missing := {manifest.library, WEIGHTS} - set(manifest.files):
-        raise BundleError(
-            f"{path / MANIFEST} lists no hash of {', '.join(sorted(missing))}; compile the model again"
-        )
+        raise BundleError(f"{path / MANIFEST} lists no hash of {', '.join(sorted(missing))}; compile the model again")
     for name, expected in manifest.files.items():
         try:
             found = sha256(path / name)
         except OSError as error:
-            raise BundleError(
-                f"{path / name} cannot be read ({error.strerror}); compile the model again"
-            ) from error
+            raise BundleError(f"{path / name} cannot be read ({error.strerror}); compile the model again") from error
         if found != expected:
             raise BundleError(
                 f"{path / name} was altered: its SHA-256 is {found}, {MANIFEST} says {expected}; "
@@ -113,20 +110,24 @@ class Bundle:
             return {key: value.logical(buffers[value.buffer]) for key, value in self.manifest.values.items()}
         return buffers
 
-    def bench(self, repeats: int, inputs: Mapping[str, np.ndarray] | None = None) -> list[float]:
-        """Seconds of each of `repeats` runs after one to warm up; inputs are zeros unless given."""
+    def bench(
+        self, repeats: int, inputs: Mapping[str, np.ndarray] | None = None, clock: Clock = time.perf_counter
+    ) -> list[float]:
+        """Seconds by `clock` of each of `repeats` runs after one to warm up; inputs are zeros unless given."""
         with self._lock:
             call = self._call(self._or_zeros(inputs), self._arena)
             entry = self._entry("run")
             entry(*call.arguments)
             times = []
             for _ in range(repeats):
-                start = time.perf_counter()
+                start = clock()
                 entry(*call.arguments)
-                times.append(time.perf_counter() - start)
+                times.append(clock() - start)
         return times
 
-    def profile(self, repeats: int, inputs: Mapping[str, np.ndarray] | None = None) -> list[float]:
+    def profile(
+        self, repeats: int, inputs: Mapping[str, np.ndarray] | None = None, clock: Clock = time.perf_counter
+    ) -> list[float]:
         """Seconds of each of `manifest.steps`, median of `repeats` runs; inputs are zeros unless given."""
         with self._lock:
             call = self._call(self._or_zeros(inputs), self._arena)
@@ -134,9 +135,9 @@ class Bundle:
             times = np.empty((repeats, len(self.manifest.steps)))
             for run in range(repeats):
                 for step in range(times.shape[1]):
-                    start = time.perf_counter()
+                    start = clock()
                     entry(*call.arguments, step)
-                    times[run, step] = time.perf_counter() - start
+                    times[run, step] = clock() - start
         return np.median(times, axis=0).tolist()
 
     @cached_property
@@ -196,9 +197,7 @@ class Bundle:
         return arrays
 
     def _or_zeros(self, inputs: Mapping[str, np.ndarray] | None) -> Mapping[str, np.ndarray]:
-        return (
-            inputs if inputs is not None else {t.name: self._aligned_zeros(t) for t in self.manifest.inputs}
-        )
+        return inputs if inputs is not None else {t.name: self._aligned_zeros(t) for t in self.manifest.inputs}
 
     def _aligned_zeros(self, tensor: TensorInfo) -> np.ndarray:
         data = aligned_zeros(tensor.nbytes, self.manifest.alignment)
