@@ -7,14 +7,15 @@ from math import prod
 from typing import ClassVar
 
 import numpy as np
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, TensorType, f32
 from xdsl.ir import Operation, SSAValue
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern
 
 from qcompiler.ir.build import attribute, onnx_op
 from qcompiler.ir.onnx_dialect import OnnxOp
 from qcompiler.ir.pointwise import op_name, scalar
-from qcompiler.ir.q_elementwise import ConstantOp
+from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp
+from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.rewriting import replace, rewrite
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import (
@@ -23,6 +24,7 @@ from qcompiler.ir.values import (
     integer,
     integers,
     is_absent,
+    quantized,
     rank,
     real,
     shape,
@@ -112,12 +114,12 @@ class PlainGemm(_Pattern):
         b = constant_array(op.operands[1], self.store)
         has_bias = len(op.operands) > 2 and not is_absent(op.operands[2])
         c = constant_array(op.operands[2], self.store) if has_bias else None
-        if b is None or (has_bias and (c is None or c.size not in (1, shape(op.results[0])[1]))):
+        n = shape(op.results[0])[1]
+        if b is None or (has_bias and (c is None or (c.size != 1 and c.shape not in ((n,), (1, n))))):
             return
         if not op.properties and has_bias and c is not None and c.ndim == 1 and c.size == shape(op.results[0])[1]:
             return
         b = (b.T if integer(op.properties.get("transB")) else b) * np.float32(real(op.properties.get("alpha"), 1.0))
-        n = b.shape[1]
         bias = np.zeros(n, np.float32) if c is None else np.broadcast_to(c.reshape(-1), (n,))
         bias = bias * np.float32(real(op.properties.get("beta"), 1.0))
         base = op.operands[1].owner.resource  # type: ignore[union-attr]
@@ -125,6 +127,33 @@ class PlainGemm(_Pattern):
         constant = ConstantOp.of(self.store, f"{base}.bias", bias.astype(np.float32), location=op.location)
         new = onnx_op("Gemm", [op.operands[0], weight.y, constant.y], [op.results[0].type], op.location)
         replace(rewriter, op, weight, constant, new)
+
+
+class StoredGemm(_Pattern):
+    """Gemm with a stored B behind its dequantize: no transposes, no factors of 1 written out."""
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
+        if op_name(op) != "Gemm" or not op.properties or integer(op.properties.get("transA")):
+            return
+        dequantize = defining(op.operands[1], DequantizeOp)
+        stored = None if dequantize is None else constant_array(dequantize.x, self.store)
+        factors = [real(op.properties.get(name), 1.0) for name in ("alpha", "beta")]
+        if dequantize is None or stored is None or factors != [1.0, 1.0]:
+            return
+        made: list[Operation] = []
+        b = op.operands[1]
+        if integer(op.properties.get("transB")):
+            old = quantized(dequantize.x)
+            axis = None if old.axis is None else 1 - old.axis
+            kind = UniformType.make(
+                old.storage, old.scales, old.zero_points, axis=axis, storage_range=(old.qmin, old.qmax)
+            )
+            name = f"{dequantize.x.owner.resource}.t"  # type: ignore[union-attr]
+            constant = ConstantOp.of(self.store, name, np.ascontiguousarray(stored.T), kind)
+            back = DequantizeOp.create(operands=[constant.y], result_types=[TensorType(f32, stored.T.shape)])
+            made, b = [constant, back], back.y
+        new = onnx_op("Gemm", [op.operands[0], b, *op.operands[2:]], [op.results[0].type], op.location)
+        replace(rewriter, op, *made, new)
 
 
 class MatMulBias(_Pattern):
@@ -242,6 +271,7 @@ PATTERNS = (
     TransposeOfTranspose,
     ExplicitPads,
     PlainGemm,
+    StoredGemm,
     MatMulBias,
     ConvBias,
     PadIntoConv,

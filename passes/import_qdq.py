@@ -9,21 +9,32 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from onnx import TensorProto
 from qcompiler.passes.canonicalize import constant_array
 from qcompiler.passes.integer_rules import present
-from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
+from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType, f32
 from xdsl.ir import Operation, SSAValue
 
 from qcompiler.arithmetic.affine import quantize
+from qcompiler.ir.onnx_dialect import ELEMENT_TYPES
 from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import body, dtype_of, integer, is_float, rank, shape
+from qcompiler.ir.values import body, integer, is_float, rank, shape, tensor, users
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
-_STORAGE = {"uint8": "u8", "int8": "i8", "uint16": "u16", "int16": "i16", "int32": "i32"}
+_STORAGE = {
+    ELEMENT_TYPES[number]: storage
+    for number, storage in (
+        (TensorProto.UINT8, "u8"),
+        (TensorProto.INT8, "i8"),
+        (TensorProto.UINT16, "u16"),
+        (TensorProto.INT16, "i16"),
+        (TensorProto.INT32, "i32"),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,8 @@ class ImportQDQ(QuantPass):
         for op in list(body(module).ops):
             if op_name(op) == "QuantizeLinear":
                 _quantize(ctx.store, op)
-            elif op_name(op) == "DequantizeLinear":
+        for op in list(body(module).ops):
+            if op_name(op) == "DequantizeLinear":
                 _dequantize(ctx.store, op)
         remove_dead(module)
 
@@ -47,7 +59,7 @@ def _type(op: Operation, stored: SSAValue, store: ConstantStore) -> UniformType 
     """The type that scale and zero point of an op stand for; None if the IR has no such type."""
     scale, zero_value = constant_array(op.operands[1], store), present(op, 2)
     zero = np.zeros(1, np.int64) if zero_value is None else constant_array(zero_value, store)
-    storage = _STORAGE.get(str(dtype_of(stored)))
+    storage = _STORAGE.get(tensor(stored).element_type)
     if scale is None or zero is None or storage is None or scale.dtype != np.float32 or scale.ndim > 1:
         return None
     if not (np.isfinite(scale).all() and (scale > 0).all()):
@@ -59,9 +71,14 @@ def _type(op: Operation, stored: SSAValue, store: ConstantStore) -> UniformType 
 
 
 def _quantize(store: ConstantStore, op: Operation) -> None:
+    """QuantizeLinear with the DequantizeLinear of the same type behind it.
+
+    Other readers (the function's result, above all) keep the QuantizeLinear; it then reads what the stored integers
+    stand for, which does not change its result.
+    """
     x, y = op.operands[0], op.results[0]
     kind = _type(op, y, store)
-    if kind is None or not is_float(x):
+    if kind is None or not is_float(x) or kind.storage == "i32":
         return
     real = constant_array(x, store)
     if real is None:
@@ -70,31 +87,51 @@ def _quantize(store: ConstantStore, op: Operation) -> None:
     else:
         stored = quantize(real, kind.scales, kind.zero_points, kind.qmin, kind.qmax, kind.dtype, kind.axis)
         new = ConstantOp.of(store, f"{x.owner.resource}.{kind.storage}", stored, kind)  # type: ignore[union-attr]
-    _replace(op, new)
+    _insert_before(op, new)
+    for reader in users(y):
+        if op_name(reader) == "DequantizeLinear" and _type(reader, y, store) == kind:
+            _replace(reader, _dequantized(new.results[0]))
+    if users(y):
+        back = _dequantized(new.results[0])
+        _insert_before(op, back)
+        op.operands[0] = back.y
 
 
 def _dequantize(store: ConstantStore, op: Operation) -> None:
+    """DequantizeLinear of a constant; of any other tensor (an input of the model, above all) it stays.
+
+    Behind one that stays, quantize and dequantize of its own type give back the stored integers.
+    """
     x, y = op.operands[0], op.results[0]
-    if isinstance(x.owner, QuantizeOp):
-        kind: UniformType | None = x.type.element_type  # type: ignore[union-attr]
-    elif isinstance(x.owner, ConstantOp):
-        kind = x.type.element_type if isinstance(x.type.element_type, UniformType) else _type(op, x, store)  # type: ignore[union-attr]
-        if kind is not None and not isinstance(x.type.element_type, UniformType):  # type: ignore[union-attr]
-            typed = ConstantOp.named(x.owner.resource, TensorType(kind, shape(x)), op.location)
-            op.parent.insert_op_before(typed, op)  # type: ignore[union-attr]
-            x = typed.y
-    else:
-        return
+    kind = _type(op, x, store)
     if kind is None or not is_float(y):
         return
-    _replace(op, DequantizeOp.create(operands=[x], result_types=[y.type]))
+    if isinstance(x.owner, ConstantOp):
+        typed = ConstantOp.named(x.owner.resource, TensorType(kind, shape(x)), op.location)
+        _insert_before(op, typed)
+        _replace(op, _dequantized(typed.y))
+    elif kind.storage != "i32":
+        new = QuantizeOp.create(operands=[y], result_types=[TensorType(kind, shape(y))])
+        back = _dequantized(new.y)
+        new.location = back.location = op.location
+        y.replace_all_uses_with(back.y)
+        new.operands[0] = y
+        assert op.parent is not None
+        op.parent.insert_ops_after([new, back], op)
+
+
+def _dequantized(stored: SSAValue) -> DequantizeOp:
+    return DequantizeOp.create(operands=[stored], result_types=[TensorType(f32, shape(stored))])
+
+
+def _insert_before(op: Operation, new: Operation) -> None:
+    new.location = op.location
+    assert op.parent is not None
+    op.parent.insert_op_before(new, op)
 
 
 def _replace(op: Operation, new: Operation) -> None:
-    new.location = op.location
-    block = op.parent
-    assert block is not None
-    block.insert_op_before(new, op)
+    _insert_before(op, new)
     op.results[0].replace_all_uses_with(new.results[0])
     op.detach()
     op.erase()

@@ -100,8 +100,11 @@ def _check_matmul(op: Operation, store: ConstantStore) -> str | None:
         return "MatMul with a vector"
     if constant(a):
         return "MatMul with a constant on the left"
-    if op_name(op) == "Gemm" and (op.properties or not constant(b) or present(op, 2) is None):
+    if op_name(op) == "Gemm" and (op.properties or not constant(b)):
         return "Gemm with transposes, factors or an operand that is no constant"
+    bias = present(op, 2) if op_name(op) == "Gemm" else None
+    if bias is not None and (not constant(bias) or shape(bias) not in ((shape(b)[1],), (1, shape(b)[1]))):
+        return "Gemm with a bias that is no constant vector"
     return None
 
 
