@@ -53,8 +53,8 @@ def export_onnx(module: ModuleOp, store: ConstantStore, name: str = "main") -> o
     block = body(module)
     last = block.last_op
     assert isinstance(last, ReturnOp)
-    names = value_names(module)
-    exporter = _Exporter(store, names)
+    exporter = _Exporter(store, value_names(module))
+    names = exporter.names
     for op in block.ops:
         if not isinstance(op, ReturnOp):
             exporter.add(op)
@@ -75,6 +75,7 @@ def export_operations(
 ) -> onnx.ModelProto:
     """Some operations of a module as a model of their own, with the given values as inputs and outputs."""
     exporter = _Exporter(store, names)
+    names = exporter.names
     for op in ops:
         exporter.add(op)
     return exporter.model("island", [_info(names[v], v) for v in inputs], [_info(names[v], v) for v in outputs])
@@ -87,7 +88,9 @@ def _info(name: str, value: SSAValue) -> onnx.ValueInfoProto:
 class _Exporter:
     def __init__(self, store: ConstantStore, names: dict[SSAValue, str]) -> None:
         self.store = store
-        self.names = names
+        self.names = dict(names)
+        self.taken = set(names.values())
+        self.constants: dict[str, str] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
@@ -116,14 +119,20 @@ class _Exporter:
         else:
             raise ModelError(f"{describe(op)} cannot be written as ONNX; export a module from before integerize")
 
-    def _initializer(self, name: str, array: np.ndarray) -> str:
+    def _initializer(self, base: str, array: np.ndarray) -> str:
+        """Adds an initializer under a name that no value has; returns the name."""
+        name, number = base, 1
+        while name in self.taken:
+            name, number = f"{base}.{number}", number + 1
+        self.taken.add(name)
         self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
         return name
 
     def _constant(self, op: ConstantOp) -> None:
-        name = op.resource
-        self.names[op.y] = name
-        self._initializer(name, self.store[name])
+        if op.resource not in self.constants:
+            self.taken.discard(self.names.pop(op.y, ""))
+            self.constants[op.resource] = self._initializer(op.resource, self.store[op.resource])
+        self.names[op.y] = self.constants[op.resource]
 
     def _linear(self, kind: str, x: SSAValue, y: SSAValue, typed: SSAValue, op: Operation) -> None:
         element = tensor(typed).element_type

@@ -233,16 +233,22 @@ def output_names(module: ModuleOp) -> list[str]:
 def value_names(module: ModuleOp) -> dict[SSAValue, str]:
     """A unique, stable name of every value: the argument's name, or that of the node that computes it.
 
-    A second result gets the suffix `:1`; values of ops that share a location get `#2`, `#3`...
+    A second result gets the suffix `:1`; values of ops that share a location, or whose name is that of another value's
+    output, get `#2`, `#3`...
     """
     block = body(module)
     names: dict[SSAValue, str] = dict(zip(block.args, input_names(module), strict=True))
-    seen: dict[str, int] = {name: 1 for name in names.values()}
+    returned = block.last_op.operands if block.last_op is not None else ()
+    owners = dict(zip(output_names(module), returned, strict=True)) | {name: value for value, name in names.items()}
+    seen: dict[str, int] = {}
     for op in block.ops:
         places = location_names(op)
         base = places[-1] if places else op.name
         for index, value in enumerate(op.results):
-            name = f"{base}:{index}" if index else base
-            seen[name] = seen.get(name, 0) + 1
-            names[value] = name if seen[name] == 1 else f"{name}#{seen[name]}"
+            stem = name = f"{base}:{index}" if index else base
+            while owners.setdefault(name, value) is not value or name in seen:
+                seen[stem] = seen.get(stem, 1) + 1
+                name = f"{stem}#{seen[stem]}"
+            seen[name] = 1
+            names[value] = name
     return names
