@@ -266,7 +266,7 @@ def test_folding_does_not_blow_up_weights() -> None:
     assert ops(normalize(model_of(nodes, {"x": [1, 1000]}, ["y"], constants))) == ["MatMul"]
 
 
-NO_OPS: dict[str, tuple[onnx.NodeProto, dict[str, np.ndarray]]] = {
+NO_OPS: dict[str, tuple[onnx.NodeProto, dict[str, Any]]] = {
     "identity": (node("Identity", "r", "z"), {}),
     "dropout": (node("Dropout", "r,ratio", "z"), {"ratio": np.float32(0.5)}),
     "cast": (node("Cast", "r", "z", to=TensorProto.FLOAT), {}),
@@ -515,7 +515,7 @@ def quantized(op: str, inputs: str, domain: str = "", **attributes: Any) -> onnx
 
 
 RNG = np.random.default_rng(7)
-SCALES: dict[str, np.ndarray] = {
+SCALES: dict[str, Any] = {
     "xs": np.float32(0.02),
     "xz": np.uint8(120),
     "ys": np.float32(0.05),
@@ -523,7 +523,7 @@ SCALES: dict[str, np.ndarray] = {
     "bs": np.float32(0.03),
     "bz": np.uint8(100),
 }
-OPERATORS: dict[str, tuple[onnx.NodeProto, tuple[int, ...], dict[str, np.ndarray], list[str]]] = {
+OPERATORS: dict[str, tuple[onnx.NodeProto, tuple[int, ...], dict[str, Any], list[str]]] = {
     "conv": (
         quantized("QLinearConv", "x,xs,xz,w,ws,wz,ys,yz,b", pads=[1, 0, 0, 1]),
         (1, 3, 6, 5),

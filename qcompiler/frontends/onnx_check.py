@@ -20,6 +20,25 @@ _TAKES_INFINITY = frozenset(
 _TAKES_INFINITY |= {"Pad", "Where", "IsInf", "Identity"}
 
 
+def check_text(model: onnx.ModelProto, source: str) -> None:
+    """Checks that all names are text; protobuf hands out the bytes of a string that is not UTF-8.
+
+    Raises:
+        ModelError: naming what is not.
+    """
+    graph, names = model.graph, [model.graph.name, *(o.domain for o in model.opset_import)]
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        names += [value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim)]
+    for tensor in graph.initializer:
+        names += [tensor.name, *(part for entry in tensor.external_data for part in (entry.key, entry.value))]
+    for node in walk((*graph.node, *(n for function in model.functions for n in function.node))):
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+    for name in names:
+        if not isinstance(name, str):
+            raise ModelError(f"{source}: the name {name!r} is not UTF-8 text; the file is damaged")
+
+
 def checked_opset(model: onnx.ModelProto, source: str) -> int:
     """The version of the default operator set.
 

@@ -107,8 +107,12 @@ def _evaluate(graph: Graph, node: onnx.NodeProto) -> list[np.ndarray] | None:
     inputs = {name: graph.constants[name] for name in node.input if name}
     if node.op_type == "ConstantOfShape":
         value = next((numpy_helper.to_array(a.t) for a in node.attribute), np.zeros(1, np.float32))
-        # a view of one element: a constant of any size takes no memory
-        return [np.broadcast_to(value.reshape(()), tuple(int(d) for d in inputs[node.input[0]]))]
+        shape = tuple(int(size) for size in inputs[node.input[0]])
+        try:
+            # a view of one element: a constant of any size takes no memory
+            return [np.broadcast_to(value.reshape(()), shape)]
+        except ValueError as error:
+            raise graph.error(node, f"there is no tensor of shape {list(shape)}: {error}") from None
     if node.op_type != "Constant" and not _worth_folding(graph, node, inputs):
         return None
     return _compute(graph, node, inputs)

@@ -20,6 +20,7 @@ from onnx import helper
 from qcompiler.errors import ModelError
 from qcompiler.frontends.onnx_check import (
     check_ops,
+    check_text,
     check_weights,
     checked_opset,
     inline_functions,
@@ -91,6 +92,7 @@ def normalize(
 
 
 def _graph_of(model: onnx.ModelProto, base_dir: Path, source: str) -> Graph:
+    check_text(model, source)
     opset = checked_opset(model, source)
     if model.graph.sparse_initializer:
         name = model.graph.sparse_initializer[0].values.name
@@ -103,12 +105,8 @@ def _graph_of(model: onnx.ModelProto, base_dir: Path, source: str) -> Graph:
     nodes: list[onnx.NodeProto] = []
     for node in inline_functions(model, opset, source):
         value = next((a for a in node.attribute if a.name == "value"), None)
-        if (
-            node.op_type == "Constant"
-            and not node.domain
-            and value is not None
-            and node.output[0] not in constants
-        ):
+        known = not node.output or node.output[0] in constants
+        if node.op_type == "Constant" and not node.domain and value is not None and not known:
             constants[node.output[0]] = tensor_array(value.t, base_dir, source)
         else:
             copy = onnx.NodeProto()
@@ -121,9 +119,7 @@ def _graph_of(model: onnx.ModelProto, base_dir: Path, source: str) -> Graph:
         if value.name not in constants:
             kind = ValueType.of(value.type)
             if kind is None:
-                raise ModelError(
-                    f"{source}: input '{value.name}' is not a tensor; only tensors can be inputs"
-                )
+                raise ModelError(f"{source}: input '{value.name}' is not a tensor; only tensors can be inputs")
             inputs[value.name] = kind
     declared = {v.name: ValueType.of(v.type) for v in (*model.graph.value_info, *model.graph.output)}
     return Graph(
