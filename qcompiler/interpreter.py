@@ -45,7 +45,7 @@ class Interpreter:
         `watch` sees every op with its results, in order; what it returns, unless None, takes their place.
 
         Raises:
-            ModelError: an input is missing or has another shape than the model's.
+            ModelError: an input is missing, or has another shape or kind of type than the model's.
         """
         values: dict[SSAValue, np.ndarray] = {}
         for argument, name in zip(self.block.args, self.model.inputs, strict=True):
@@ -57,7 +57,10 @@ class Interpreter:
                     f"{self.model.source}: input '{name}': expected shape {list(shape(argument))}, "
                     f"got {list(array.shape)}"
                 )
-            values[argument] = array.astype(dtype_of(argument), copy=False)
+            wanted = dtype_of(argument)
+            if not np.can_cast(array.dtype, wanted, "same_kind"):
+                raise ModelError(f"{self.model.source}: input '{name}': expected {wanted}, got {array.dtype}")
+            values[argument] = array.astype(wanted, copy=False)
         for op in self.block.ops:
             if isinstance(op, ConstantOp | NoneOp):
                 continue

@@ -125,7 +125,11 @@ def test_an_unused_argument_is_live_nowhere() -> None:
 
 def region(make: Graph, *results: str) -> tuple[ModuleOp, Pointwise, dict[str, SSAValue]]:
     model = import_graph(make.proto(*results))
-    values = {location_names(op)[-1].removesuffix(".node"): op.results[0] for op in body(model.module).ops if op.results and location_names(op)}
+    values = {
+        location_names(op)[-1].removesuffix(".node"): op.results[0]
+        for op in body(model.module).ops
+        if op.results and location_names(op)
+    }
     values["x"] = body(model.module).args[0]
     return model.module, Pointwise.of(model.module, model.store), values
 
