@@ -1,14 +1,17 @@
-"""Softmax kernels."""
+"""Softmax kernels: vectors along a row, or a vector of rows at a time."""
 
 from __future__ import annotations
 
+import operator
+from dataclasses import dataclass
+
 import numpy as np
 from tvm import tirx
-from tvm.tirx import Broadcast
+from tvm.tirx import Broadcast, BufferLoad, BufferStore, Ramp
 
 from qcompiler.arithmetic.softmax import output_zero_point, table_bits
 from qcompiler.lowering.program import Kernel
-from qcompiler.lowering.schedule_generic import KernelBuilder, merge_axes, piece_start, power_of_two
+from qcompiler.lowering.schedule_generic import KernelBuilder, Strided, merge_axes, piece_start, power_of_two
 from qcompiler.lowering.tir import (
     Buffer,
     Expr,
@@ -19,6 +22,7 @@ from qcompiler.lowering.tir import (
     llvm,
     load,
     loop,
+    shuffle,
     splat,
     store,
     vector,
@@ -26,79 +30,216 @@ from qcompiler.lowering.tir import (
 from qcompiler.lowering.view import View
 from qcompiler.targets.spec import TargetSpec
 
-_FEWEST_LANES = 4
-
 
 def softmax_kernel(x: View, y: View, table: np.ndarray, axis: int, spec: TargetSpec) -> Kernel:
     """Softmax along `axis`, `qcompiler.arithmetic.softmax.softmax` with the table of `softmax_table`.
 
-    Vectors run along `axis` where it is the last one of both views. The scratch buffer holds the
-    table's entries for one row.
+    The scratch buffer holds the table's entries for the elements of one row, or of a vector of rows.
     """
     builder = KernelBuilder(spec)
     source, target = builder.operand(x), builder.output(y)
     entries = builder.constant(table)
-    length, bits = x.shape[axis], table_bits(x.shape[axis])
-    row = buffer("row", (length,), "int32")
-    builder.scratch.append(row)
-    x_step, y_step = source.strides[axis], target.strides[axis]
     others = [i for i in range(len(x.shape)) if i != axis]
     extents, axes = merge_axes(
         x.shape, [source.strides, target.strides], sorted(others, key=lambda i: -target.strides[i])
     )
-    source, target = source.over(axes), target.over(axes)
-    vectors = x_step == y_step == 1 and length >= _FEWEST_LANES
-    narrow = power_of_two(min(builder.lanes(x.dtype), length)) if vectors else 1
-    wide = power_of_two(min(builder.lanes("int32"), length)) if vectors else 1
+    length, lanes = x.shape[axis], builder.lanes("int32")
+    along = source.strides[axis] == target.strides[axis] == 1 and length >= min(lanes, extents[-1])
+    lanes = power_of_two(min(lanes, length if along else extents[-1]))
+    kept = buffer("kept", (length if along else length * lanes,), "int32")
+    builder.scratch.append(kept)
+    problem = _Softmax(
+        extents,
+        length,
+        source.over(axes),
+        target.over(axes),
+        source.strides[axis],
+        target.strides[axis],
+        entries,
+        kept,
+        lanes,
+    )
+    narrow = power_of_two(min(builder.lanes(x.dtype), length))
+    return builder.kernel("softmax", [_rows(problem, narrow) if along else _columns(problem)])
+
+
+_WORD = 8
+"""Bytes of the widest integer register."""
+
+
+@dataclass(frozen=True)
+class _Softmax:
+    """A nest over all rows, and how to walk along one."""
+
+    extents: tuple[int, ...]
+    length: int
+    source: Strided
+    target: Strided
+    source_step: int
+    target_step: int
+    entries: Buffer
+    kept: Buffer
+    lanes: int
+
+    @property
+    def dtype(self) -> str:
+        return str(self.source.buffer.dtype)
+
+    def tile(self, name: str, extents: tuple[int, ...], body) -> Tile:
+        loops = {f"i{i}": extent for i, extent in enumerate(extents)}
+        return Tile(name, loops, body, [self.source.buffer, self.entries], [self.target.buffer, self.kept])
+
+    def look_up(self, tile: Tile, top: Expr, x: Expr, lanes: int) -> tuple[list[Stmt], Expr]:
+        """`entries[top - x]`, and statements to execute before that.
+
+        Indices of 8 bits are taken from words of up to 64 bits: faster than from the lanes of a vector, and much
+        faster than an instruction that gathers, on processors that guard it against data sampling.
+        """
+        if lanes == 1 or np.dtype(self.dtype).itemsize > 1:
+            difference = (v.astype(vector("int32", lanes)) for v in (top, x))
+            return [], BufferLoad(self.entries, [operator.sub(*difference)])
+        size = min(_WORD, lanes)
+        kind, statements, loaded = f"uint{8 * size}", [], []
+        top, x = (tirx.reinterpret(f"uint8x{lanes}", v) for v in (top, x))
+        for begin in range(0, lanes, size):
+            part = shuffle([top - x], range(begin, begin + size))
+            word = tile.local(1, kind)
+            statements.append(store(word, 0, tirx.reinterpret(kind, part)))
+            for byte in range(size):
+                index = (load(word, 0) >> tirx.const(8 * byte, kind)) & tirx.const(255, kind)
+                loaded.append(load(self.entries, index.astype("int32")))
+        return statements, shuffle(loaded, range(lanes))
+
+    def reciprocal(self, total: Expr, lanes: int) -> Expr:
+        """`floor(2^(b+30) / total)` as int32.
+
+        The float64 quotient is at most one half of 2^-22 off, which can only reach the next integer from below.
+        """
+        power = 1 << (table_bits(self.length) + 30)
+        quotient = splat(float(power), "float64", lanes) / total.astype(vector("float64", lanes))
+        whole = quotient.astype(vector("int32", lanes))
+        wide = vector("int64", lanes)
+        beyond = whole.astype(wide) * total.astype(wide) > splat(power, "int64", lanes)
+        return whole - beyond.astype(vector("int32", lanes))
+
+    def stored(self, t: Expr, reciprocal: Expr, lanes: int) -> Expr:
+        """The result from table entries and reciprocals, both int32 and not negative."""
+        shift = table_bits(self.length) + 22
+        wide = vector("uint64", max(lanes // 2, 1))
+        shift_by, half, low, high = (
+            splat(value, "uint64", max(lanes // 2, 1)) for value in (shift, 1 << (shift - 1), 0xFFFFFFFF, 32)
+        )
+        if lanes == 1:
+            product = t.astype("uint32").astype(wide) * reciprocal.astype("uint32").astype(wide)
+            p = ((product + half) >> shift_by).astype("int32")
+        else:
+            # Even and odd lanes apart, each as a product of 32 by 32 bits; p fits the 32 bits it came from.
+            t, reciprocal = tirx.reinterpret(wide, t), tirx.reinterpret(wide, reciprocal)
+            even = ((t & low) * (reciprocal & low) + half) >> shift_by
+            odd = ((t >> high) * (reciprocal >> high) + half) >> shift_by
+            p = tirx.reinterpret(f"int32x{lanes}", even | (odd << high))
+        dtype = str(self.target.buffer.dtype)
+        p = tirx.min(p, splat(255, "int32", lanes)) + splat(output_zero_point(dtype), "int32", lanes)
+        return p.astype(vector(dtype, lanes))
+
+
+def _rows(problem: _Softmax, narrow: int) -> Tile:
+    """Vectors along one row after the other; `narrow` elements of the input at a time for the largest."""
+    length, lanes, dtype, x = problem.length, problem.lanes, problem.dtype, problem.source.buffer
 
     def body(*indices: Expr) -> list[Stmt]:
-        x_start, y_start = source.offset(indices), target.offset(indices)
-        largest, highest = tile.local(narrow, x.dtype), tile.local(1, "int32")
-        total, rest, reciprocal = tile.local(wide, "int32"), tile.local(1, "int32"), tile.local(1, "uint64")
+        x_start, y_start = problem.source.offset(indices), problem.target.offset(indices)
+        largest, top = tile.local(narrow, dtype), tile.local(1, dtype)
+        total, rest, factor = tile.local(lanes, "int32"), tile.local(1, "int32"), tile.local(1, "int32")
 
         def take_largest(i: Expr) -> list[Stmt]:
-            value = load(source.buffer, x_start + piece_start(i, narrow, length) * x_step, narrow)
+            value = load(x, x_start + piece_start(i, narrow, length), narrow)
             return [store(largest, 0, tirx.max(load(largest, 0, narrow), value), narrow)]
 
-        def look_up(acc: Buffer, start: Expr, lanes: int) -> list[Stmt]:
-            value = load(source.buffer, x_start + start * x_step, lanes).astype(vector("int32", lanes))
-            top = load(highest, 0)
-            index = (Broadcast(top, lanes) if lanes > 1 else top) - value
-            t = tirx.BufferLoad(entries, [index])
-            kept = load(row, start, lanes)
-            return [store(row, start, t, lanes), store(acc, 0, load(acc, 0, lanes) + kept, lanes)]
+        def look_up(acc: Buffer, start: Expr, n: int) -> list[Stmt]:
+            statements, entries = problem.look_up(tile, _splat(load(top, 0), n), load(x, x_start + start, n), n)
+            kept = load(problem.kept, start, n)
+            statements.append(store(problem.kept, start, entries, n))
+            return [*statements, store(acc, 0, load(acc, 0, n) + kept, n)]
 
         def divide(i: Expr) -> list[Stmt]:
-            start = piece_start(i, wide, length)
-            t = load(row, start, wide).astype(vector("uint32", wide)).astype(vector("uint64", wide))
-            factor = load(reciprocal, 0)
-            product = t * (Broadcast(factor, wide) if wide > 1 else factor)
-            p = (product + splat(1 << (bits + 21), "uint64", wide)) >> splat(bits + 22, "uint64", wide)
-            p = tirx.min(p.astype(vector("int32", wide)), splat(255, "int32", wide))
-            stored = (p + splat(output_zero_point(y.dtype), "int32", wide)).astype(vector(y.dtype, wide))
-            return [store(target.buffer, y_start + start * y_step, stored, wide)]
+            start = piece_start(i, lanes, length)
+            value = problem.stored(load(problem.kept, start, lanes), _splat(load(factor, 0), lanes), lanes)
+            return [store(problem.target.buffer, y_start + start, value, lanes)]
 
-        whole, left = length // wide, length % wide
-        maximum, sum_ = load(largest, 0, narrow), load(total, 0, wide)
-        if vectors:
-            kind = "umax" if x.dtype.startswith("u") else "smax"
-            maximum = llvm(f"llvm.vector.reduce.{kind}", x.dtype, maximum)
-            sum_ = llvm("llvm.vector.reduce.add", "int32", sum_)
-        sum_ = (sum_ + load(rest, 0)).astype("uint32").astype("uint64")
+        left = length % lanes
+        kind = "umax" if dtype.startswith("u") else "smax"
+        whole_sum = _reduced("add", "int32", load(total, 0, lanes), lanes)
         return [
-            store(largest, 0, splat(int(np.iinfo(x.dtype).min), x.dtype, narrow), narrow),
+            store(largest, 0, splat(int(np.iinfo(dtype).min), dtype, narrow), narrow),
             *loop(-(-length // narrow), take_largest, "j"),
-            store(highest, 0, maximum.astype("int32")),
-            store(total, 0, splat(0, "int32", wide), wide),
+            store(top, 0, _reduced(kind, dtype, load(largest, 0, narrow), narrow)),
+            store(total, 0, splat(0, "int32", lanes), lanes),
             store(rest, 0, int32(0)),
-            *loop(whole, lambda i: look_up(total, i * wide, wide), "j"),
+            *loop(length // lanes, lambda i: look_up(total, i * lanes, lanes), "j"),
             *(loop(left, lambda i: look_up(rest, i + (length - left), 1), "j") if left else []),
-            store(reciprocal, 0, tirx.truncdiv(tirx.const(1 << (bits + 30), "uint64"), sum_)),
-            *loop(-(-length // wide), divide, "j"),
+            store(factor, 0, problem.reciprocal(whole_sum + load(rest, 0), 1)),
+            *loop(-(-length // lanes), divide, "j"),
         ]
 
-    loops = {f"i{i}": extent for i, extent in enumerate(extents)}
-    tile = Tile(
-        "rows" if vectors else "elements", loops, body, [source.buffer, entries], [target.buffer, row]
-    )
-    return builder.kernel("softmax", [tile])
+    tile = problem.tile("rows", problem.extents, body)
+    return tile
+
+
+def _columns(problem: _Softmax) -> Tile:
+    """A vector of neighbouring rows at a time."""
+    *outer, last = problem.extents
+    length, lanes, dtype, kept = problem.length, problem.lanes, problem.dtype, problem.kept
+
+    def body(*indices: Expr) -> list[Stmt]:
+        indices = (*indices[:-1], piece_start(indices[-1], lanes, last))
+        x_start, y_start = problem.source.offset(indices), problem.target.offset(indices)
+        largest, total = tile.local(lanes, dtype), tile.local(lanes, "int32")
+        factor = tile.local(lanes, "int32")
+
+        def element(j: Expr) -> Expr:
+            return BufferLoad(*_strided(problem.source, x_start + j * problem.source_step, lanes))
+
+        def take_largest(j: Expr) -> list[Stmt]:
+            return [store(largest, 0, tirx.max(load(largest, 0, lanes), element(j)), lanes)]
+
+        def look_up(j: Expr) -> list[Stmt]:
+            statements, entries = problem.look_up(tile, load(largest, 0, lanes), element(j), lanes)
+            value = load(kept, j * lanes, lanes)
+            return [
+                *statements,
+                store(kept, j * lanes, entries, lanes),
+                store(total, 0, load(total, 0, lanes) + value, lanes),
+            ]
+
+        def divide(j: Expr) -> list[Stmt]:
+            value = problem.stored(load(kept, j * lanes, lanes), load(factor, 0, lanes), lanes)
+            target, place = _strided(problem.target, y_start + j * problem.target_step, lanes)
+            return [BufferStore(target, value, place)]
+
+        return [
+            store(largest, 0, splat(int(np.iinfo(dtype).min), dtype, lanes), lanes),
+            *loop(length, take_largest, "j"),
+            store(total, 0, splat(0, "int32", lanes), lanes),
+            *loop(length, look_up, "j"),
+            store(factor, 0, problem.reciprocal(load(total, 0, lanes), lanes), lanes),
+            *loop(length, divide, "j"),
+        ]
+
+    tile = problem.tile("columns", (*outer, -(-last // lanes)), body)
+    return tile
+
+
+def _splat(value: Expr, lanes: int) -> Expr:
+    return Broadcast(value, lanes) if lanes > 1 else value
+
+
+def _reduced(kind: str, dtype: str, value: Expr, lanes: int) -> Expr:
+    """All lanes of a vector combined into one."""
+    return value if lanes == 1 else llvm(f"llvm.vector.reduce.{kind}", dtype, value)
+
+
+def _strided(walk: Strided, offset: Expr, lanes: int) -> tuple[Buffer, list[Expr]]:
+    """Where `lanes` neighbours along the last axis of a nest lie, from the one at `offset`."""
+    last = offset if lanes == 1 else Ramp(offset, int32(walk.strides[-1]), lanes)
+    return walk.buffer, [*[int32(0)] * (len(walk.buffer.shape) - 1), last]
