@@ -29,7 +29,7 @@ from qcompiler.frontends.onnx_check import (
 from qcompiler.frontends.onnx_contrib import standardize
 from qcompiler.frontends.onnx_floats import compute_in_float32
 from qcompiler.frontends.onnx_fold import settle
-from qcompiler.frontends.onnx_graph import SMALL, Graph, ValueType, sort_nodes
+from qcompiler.frontends.onnx_graph import SMALL, Graph, ValueType, sort_nodes, walk
 from qcompiler.frontends.onnx_read import read_model, tensor_array
 from qcompiler.frontends.onnx_shapes import bind_inputs, require_static
 from qcompiler.frontends.onnx_upgrade import upgrade
@@ -111,8 +111,8 @@ def _graph_of(model: onnx.ModelProto, base_dir: Path, source: str) -> Graph:
         else:
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
-            if copy.domain == "ai.onnx":
-                copy.domain = ""
+            for part in walk([copy]):
+                part.domain = "" if part.domain == "ai.onnx" else part.domain
             nodes.append(copy)
     inputs: dict[str, ValueType] = {}
     for value in model.graph.input:
