@@ -105,6 +105,20 @@ class DropIdentity(_Pattern):
             rewriter.erase(op)
 
 
+class SumIsAdd(_Pattern):
+    """A sum is additions of two."""
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
+        if op_name(op) != "Sum" or len(op.operands) < 2:
+            return
+        total, made = op.operands[0], []
+        for x in op.operands[1:]:
+            kind = TensorType(f32, np.broadcast_shapes(shape(total), shape(x)))
+            made.append(onnx_op("Add", [total, x], [kind], op.location))
+            total = made[-1].results[0]
+        rewriter.replace(op, made, [total])
+
+
 class PlainGemm(_Pattern):
     """Gemm with a constant B: no transposes, no factors, a bias of shape [N]."""
 
@@ -270,6 +284,7 @@ PATTERNS = (
     ReshapeOfReshape,
     TransposeOfTranspose,
     ExplicitPads,
+    SumIsAdd,
     PlainGemm,
     StoredGemm,
     MatMulBias,
