@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import operator
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from qcompiler.passes.fusion import inner_values
@@ -13,7 +15,7 @@ from xdsl.ir import SSAValue
 
 from qcompiler.calibration.statistics import TensorStatistics
 from qcompiler.errors import CalibrationError
-from qcompiler.exporters.onnx_export import export_onnx
+from qcompiler.exporters.onnx_export import export_onnx, save_onnx
 from qcompiler.ir.graph import is_activation
 from qcompiler.ir.pointwise import Pointwise
 from qcompiler.ir.store import ConstantStore
@@ -72,7 +74,9 @@ class Calibrate(QuantPass):
         feeds = itertools.islice(ctx.calibration, self.limit)
         total = self.limit if self.limit is not None else operator.length_hint(ctx.calibration) or None
         tracked = ctx.progress.track(feeds, "calibrating", total)
-        statistics = calibrate(model, observed, tracked, progress=lambda done, of: None)
+        with tempfile.TemporaryDirectory() as folder:
+            saved = save_onnx(model, Path(folder) / "float.onnx")
+            statistics = calibrate(saved[0], observed, tracked, progress=lambda done, of: None)
         for name, value in statistics.items():
             save_statistics(ctx.store, name, value)
         samples = max((s.samples for s in statistics.values()), default=0)

@@ -9,14 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import onnx
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Operation, SSAValue
 
 from qcompiler.api import Calibration, Quantized, import_onnx, quantize
 from qcompiler.bundle import Bundle, BundleContents, TensorInfo, ValueInfo, write_bundle
 from qcompiler.errors import TargetError
-from qcompiler.exporters.onnx_export import export_onnx
+from qcompiler.exporters.onnx_export import export_onnx, save_onnx
 from qcompiler.ir.values import (
     body,
     dtype_of,
@@ -59,6 +58,10 @@ def write(
             model = quantize(model, calibration, target=target, progress=progress, dump_ir=dumps, **options)
         elif model.target != target:
             raise TargetError(f"the model was quantized for {model.target}, not for {target}; quantize it again")
+        else:
+            dumps = Path(scratch) / "ir"
+            dumps.mkdir()
+            model.model.save(dumps / "000_program.mlir")
         spec = resolve_target(target)
         progress.step("lower")
         lowering = lower(model.model, spec, progress)
@@ -69,7 +72,7 @@ def write(
             f"ir/{file.name}": file for file in sorted(dumps.glob("[0-9][0-9][0-9]_*")) if dumps.is_dir()
         }
         qdq = export_onnx(model.qdq.module, model.qdq.store)
-        files["model.qdq.onnx"] = qdq.SerializeToString() if qdq.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF else b""
+        files |= {file.name: file for file in save_onnx(qdq, Path(scratch) / "model.qdq.onnx")}
         files["report.json"] = json.dumps(
             {
                 "passes": [asdict(r) for r in model.records],

@@ -7,6 +7,7 @@ islands, and the interpreter's float ops. Values are named as in `value_names`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -34,6 +35,8 @@ from qcompiler.ir.values import body, describe, location_names, output_names, sh
 
 _NUMBERS = {element: number for number, element in ELEMENT_TYPES.items()}
 _IR_VERSION = 10
+_LARGEST_PROTOBUF = 2**31 - 2**24
+"""Bytes of weights that fit beside a graph in protobuf's 2 GiB."""
 
 
 def element_number(value: SSAValue) -> int:
@@ -170,3 +173,14 @@ class _Exporter:
             case DenseResourceAttr():
                 return helper.make_attribute(name, numpy_helper.from_array(self.store[attribute.resource_handle.data]))
         raise ModelError(f"attribute '{name}' of kind {attribute.name} has no form in ONNX")
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """Writes a model; weights beyond what protobuf holds go to a second file. Returns the files."""
+    data = sum(len(i.raw_data) for i in model.graph.initializer)
+    if data < _LARGEST_PROTOBUF:
+        onnx.save_model(model, str(path))
+        return [path]
+    outside = path.with_name(path.name + ".data")
+    onnx.save_model(model, str(path), save_as_external_data=True, location=outside.name, size_threshold=1024)
+    return [path, outside]
