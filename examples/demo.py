@@ -26,9 +26,7 @@ MODEL = DIGITS / "digits.onnx"
 def main(output: Path) -> None:
     print(f"Compiling {MODEL.name} for this machine, calibrated on {DIGITS.name}/calibration.npz")
     with progress() as shown:
-        bundle = qcompiler.compile(
-            MODEL, calibration=DIGITS / "calibration.npz", output=output, progress=shown
-        )
+        bundle = qcompiler.compile(MODEL, calibration=DIGITS / "calibration.npz", output=output, progress=shown)
         shown.step("time")
         times = {t.name: t.median_ms for t in time_bundle(bundle, 200, MODEL, shown)}
 

@@ -75,10 +75,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_compile_reports_the_program(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(compile_arguments(work, "again", "--json", "--limit", "2", "--dump-ir", str(work / "dumps")))
-        == 0
-    )
+    assert main(compile_arguments(work, "again", "--json", "--limit", "2", "--dump-ir", str(work / "dumps"))) == 0
     report = document(capsys)
     assert report["program"]["integer"]["q.conv"] == 1
     assert report["program"]["float"] == {}
@@ -90,10 +87,7 @@ def test_compile_reports_the_program(work: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_compile_prints_a_summary(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(compile_arguments(work, "summary", "--keep-float", "gemm", "--per-tensor", "--policy", "affine"))
-        == 0
-    )
+    assert main(compile_arguments(work, "summary", "--keep-float", "gemm", "--per-tensor", "--policy", "affine")) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     for words in ("1 q.conv", "1 onnx.Gemm", "library", "weights", "ir/000_import.mlir"):
@@ -123,12 +117,7 @@ def test_run_equals_the_interpreter(work: Path, capsys: pytest.CaptureFixture[st
 
 def test_run_on_one_sample_keeps_its_shape(work: Path) -> None:
     np.savez(work / "one.npz", x=np.load(work / "data.npz")["x"][:1])
-    assert (
-        main(
-            ["run", str(work / "out"), "--input", str(work / "one.npz"), "--output", str(work / "one_y.npz")]
-        )
-        == 0
-    )
+    assert main(["run", str(work / "out"), "--input", str(work / "one.npz"), "--output", str(work / "one_y.npz")]) == 0
     assert np.load(work / "one_y.npz")["y"].shape == (1, 5)
 
 
@@ -152,10 +141,7 @@ def without_header(text: str) -> str:
 def test_opt_saves_text_and_constants(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, saved = str(work / "model.onnx"), work / "saved.mlir"
     data = ["--calibration", str(work / "data.npz")]
-    assert (
-        main(["opt", source, "-p", "canonicalize,calibrate{method=mse limit=3}", *data, "-o", str(saved)])
-        == 0
-    )
+    assert main(["opt", source, "-p", "canonicalize,calibrate{method=mse limit=3}", *data, "-o", str(saved)]) == 0
     assert capsys.readouterr().out == ""
     assert main(["opt", str(saved), "-p", "choose-scheme,insert-qdq,integerize", "--timing", "--json"]) == 0
     captured = capsys.readouterr()
@@ -259,16 +245,12 @@ def test_truncated_model(work: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--target", "toaster"], "toaster"),
     ],
 )
-def test_wrong_options(
-    work: Path, more: list[str], expected: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_options(work: Path, more: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert expected in failure(capsys, *compile_arguments(work, "wrong", *more))
     assert not (work / "wrong").exists()
 
 
-def test_calibration_that_does_not_fit(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_calibration_that_does_not_fit(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, out = str(work / "model.onnx"), tmp_path / "out"
     bad = {
         "shape": {"x": np.zeros((2, 3, 8, 9), np.float32)},
@@ -277,9 +259,7 @@ def test_calibration_that_does_not_fit(
     }
     for name, arrays in bad.items():
         np.savez(tmp_path / f"{name}.npz", **arrays)  # type: ignore[arg-type]
-        message = failure(
-            capsys, "compile", model, "--calibration", str(tmp_path / f"{name}.npz"), "-o", str(out)
-        )
+        message = failure(capsys, "compile", model, "--calibration", str(tmp_path / f"{name}.npz"), "-o", str(out))
         assert f"{name}.npz" in message
     assert "calibration" in failure(capsys, "compile", model, "-o", str(out))
     assert "missing.npz" in failure(capsys, "compile", model, "--calibration", "missing.npz", "-o", str(out))
@@ -295,6 +275,18 @@ def test_syntax_error_names_line_and_column(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize("pipeline", ["nonsense", "calibrate{method=", "integerize", "calibrate{speed=3}"])
 def test_wrong_pipeline(work: Path, pipeline: str, capsys: pytest.CaptureFixture[str]) -> None:
     failure(capsys, "opt", str(work / "out" / "ir" / "000_import.mlir"), "-p", pipeline)
+
+
+def test_missing_input(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = ["--output", str(tmp_path / "y.npz")]
+    message = failure(capsys, "run", str(work / "out"), "--input", str(tmp_path / "x.npz"), *output)
+    assert message == f"error: {tmp_path / 'x.npz'}: No such file or directory\n"
+
+
+def test_dumps_inside_the_bundle(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for dumps in (work / "nest", work / "nest" / "ir"):
+        assert "ir/" in failure(capsys, *compile_arguments(work, "nest", "--dump-ir", str(dumps)))
+    assert not (work / "nest").exists()
 
 
 def test_opt_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,9 +313,7 @@ def test_altered_bundle(work: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "manifest.json" in failure(capsys, "inspect", str(tmp_path))
 
 
-def test_output_that_cannot_be_written(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_output_that_cannot_be_written(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     blocked = str(tmp_path / "file" / "out")
     model, data = str(work / "model.onnx"), str(work / "data.npz")
@@ -355,9 +345,7 @@ def test_wrong_shape_option(work: Path, shape: str, capsys: pytest.CaptureFixtur
     assert "1x3x224x224" in capsys.readouterr().err
 
 
-def test_comparison_with_another_model(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_comparison_with_another_model(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = small_model()
     other.graph.input[0].name = other.graph.node[0].input[0] = "z"
     onnx.save(other, tmp_path / "other.onnx")

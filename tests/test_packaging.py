@@ -77,9 +77,7 @@ def test_wheel_works_alone(distributions: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env"))
     python = tmp_path / "env" / "bin" / "python"
     wheel = next(distributions.glob("*.whl"))
-    run(
-        sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)
-    )
+    run(sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
     packages = run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     Path(packages, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 

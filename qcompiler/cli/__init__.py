@@ -20,13 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), 1
-        )  # the reader has seen enough; nor may the exit flush fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has seen enough; nor may the exit flush fail
         return 0
-    except (QCompilerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except QCompilerError as error:
+        return _failed(str(error))
+    except OSError as error:
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _failed(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2

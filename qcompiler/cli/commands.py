@@ -19,7 +19,7 @@ import numpy as np
 import qcompiler
 from qcompiler.cli.output import print_json, print_table, shape_text
 from qcompiler.cli.progress import progress
-from qcompiler.errors import PipelineError
+from qcompiler.errors import PipelineError, QCompilerError
 from qcompiler.model import Model
 
 
@@ -27,6 +27,8 @@ def compile_command(options: Namespace) -> None:
     from qcompiler.cli.inspect import print_summary
     from qcompiler.report.bundle import describe_bundle
 
+    if options.dump_ir and options.output.resolve() in (options.dump_ir / "_").resolve().parents:
+        raise QCompilerError(f"{options.dump_ir} lies in the bundle, which holds the dumps in ir/ in any case")
     start = time.perf_counter()
     with progress(options.quiet) as shown:
         model = qcompiler.import_onnx(options.model, dict(options.shape))
@@ -57,6 +59,7 @@ def run_command(options: Namespace) -> None:
 
     bundle = qcompiler.load_bundle(options.bundle)
     expected = {t.name: (t.shape, t.dtype) for t in bundle.manifest.inputs}
+    options.input.stat()  # else the message would speak of calibration
     feeds = open_calibration(options.input, expected)
     results: dict[str, list[np.ndarray]] = {t.name: [] for t in bundle.manifest.outputs}
     with progress(options.quiet) as shown:
@@ -188,9 +191,7 @@ def compare_command(options: Namespace) -> None:
         return
 
     def row(layer: LayerError) -> list[str]:
-        decibel = (
-            "exact" if layer.max_error == 0 else "-" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
-        )
+        decibel = "exact" if layer.max_error == 0 else "-" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
         clipped = f"{100 * layer.clipped:.2g} %" if layer.clipped else ""
         return [
             layer.name,

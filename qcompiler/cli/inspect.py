@@ -69,9 +69,7 @@ def _print_partition(description: Description) -> None:
     share = f", {description.integer_macs / total:.1%} of {total:,} multiply-adds" if total else ""
     planned = description.stage in ("float", "calibrated")  # choose-scheme has the last word on these
     label = "integer?" if planned else "integer"
-    print(
-        f"  {label:10} {sum(description.integer.values())} operations{share}: {_counts(description.integer)}"
-    )
+    print(f"  {label:10} {sum(description.integer.values())} operations{share}: {_counts(description.integer)}")
     count = sum(description.float.values())
     print(f"  float      {count} operations{': ' + _counts(description.float) if count else ''}")
     if description.borders:

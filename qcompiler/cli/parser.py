@@ -71,15 +71,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--target", default="host", help="target to compile for (default: host, this machine)"
-    )
+    parser.add_argument("--target", default="host", help="target to compile for (default: host, this machine)")
 
 
 def _dump(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dump-ir", type=Path, metavar="DIR", help="write the IR after every pass to this folder"
-    )
+    parser.add_argument("--dump-ir", type=Path, metavar="DIR", help="write the IR after every pass to this folder")
 
 
 def _compile(parser: argparse.ArgumentParser) -> None:
@@ -112,23 +108,15 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         metavar="NODE",
         help="leave this node float (may be repeated)",
     )
-    parser.add_argument(
-        "--per-tensor", action="store_true", help="one scale a weight instead of one a channel"
-    )
-    parser.add_argument(
-        "--rounding", help="form of requantization: fp32, fixed, fixed2 (default: the target's)"
-    )
+    parser.add_argument("--per-tensor", action="store_true", help="one scale a weight instead of one a channel")
+    parser.add_argument("--rounding", help="form of requantization: fp32, fixed, fixed2 (default: the target's)")
     _dump(parser)
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
-    parser.add_argument(
-        "--input", type=Path, metavar="X.npz", required=True, help="inputs by name, as DATA below"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="Y.npz", required=True, help="where outputs go, by name"
-    )
+    parser.add_argument("--input", type=Path, metavar="X.npz", required=True, help="inputs by name, as DATA below")
+    parser.add_argument("--output", type=Path, metavar="Y.npz", required=True, help="where outputs go, by name")
 
 
 def _opt(parser: argparse.ArgumentParser) -> None:
@@ -150,9 +138,7 @@ def _opt(parser: argparse.ArgumentParser) -> None:
     _target(parser)
     parser.add_argument("--calibration", type=Path, metavar="DATA", help="what the pass calibrate reads")
     _dump(parser)
-    parser.add_argument(
-        "--timing", action="store_true", help="print time and operations of each pass to stderr"
-    )
+    parser.add_argument("--timing", action="store_true", help="print time and operations of each pass to stderr")
     parser.add_argument("--verify-only", action="store_true", help="parse and verify, print nothing")
     parser.add_argument("--list-passes", action="store_true", help="list all passes and end")
 
@@ -170,9 +156,5 @@ def _compare(parser: argparse.ArgumentParser) -> None:
 
 def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
-    parser.add_argument(
-        "--reference", type=Path, metavar="MODEL.onnx", help="float model to time in onnxruntime too"
-    )
-    parser.add_argument(
-        "--repeats", type=_positive, default=50, metavar="N", help="timed runs each (default: 50)"
-    )
+    parser.add_argument("--reference", type=Path, metavar="MODEL.onnx", help="float model to time in onnxruntime too")
+    parser.add_argument("--repeats", type=_positive, default=50, metavar="N", help="timed runs each (default: 50)")

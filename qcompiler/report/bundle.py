@@ -46,9 +46,7 @@ def describe_bundle(bundle: Bundle) -> BundleDescription:
         program = read_description(report["module"])
         passes, notes = tuple(report["passes"]), tuple(report["notes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"{bundle.path / REPORT} cannot be read ({error}); compile the model again"
-        ) from None
+        raise BundleError(f"{bundle.path / REPORT} cannot be read ({error}); compile the model again") from None
     sizes = {name: (bundle.path / name).stat().st_size for name in manifest.files}
     return BundleDescription(
         path=str(bundle.path),

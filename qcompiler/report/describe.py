@@ -230,9 +230,7 @@ class _Describer:
                 self.tensors.append(_typed_row(self.names[value], op.name, shape(value), kind, why))
         if isinstance(kind := op.attributes.get("q.weight"), UniformType):
             why = string(op.attributes.get("q.why_weight"))
-            self.weights.append(
-                _typed_row(self.names[op.results[0]], op.name, shape(op.operands[1]), kind, why)
-            )
+            self.weights.append(_typed_row(self.names[op.results[0]], op.name, shape(op.operands[1]), kind, why))
 
     def _reason(self, op: OnnxOp) -> str | None:
         """Why an operation of the float graph runs in float, None if it is or can become an integer one."""
