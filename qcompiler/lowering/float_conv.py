@@ -75,10 +75,7 @@ def legalize_conv(builder: BlockBuilder, call: tvm.ir.Call) -> tvm.ir.Expr:
         taps = [te.reduce_axis((0, k), name="tap") for k in w_shape[2:]]
 
         def value(n, o, *position):
-            place = [
-                p * s + t * d - b
-                for p, s, t, d, b in zip(position, strides, taps, dilations, begin, strict=True)
-            ]
+            place = [p * s + t * d - b for p, s, t, d, b in zip(position, strides, taps, dilations, begin, strict=True)]
             inside = [c for p, size in zip(place, x_shape[2:], strict=True) for c in (p >= 0, p < size)]
             pixel = x(n, o // shape.oc * shape.ic + channel, *place)
             pixel = tirx.if_then_else(tirx.all(*inside), pixel, tirx.const(0, "float32"))
@@ -94,9 +91,7 @@ def emit_conv(state: FloatFunction, block: SBlock) -> Stmt:
     """Code for an annotated block."""
     shape = ConvShape(*(int(value) for value in block.annotations[CONV]))
     store = block.body
-    x, w = (
-        state.layout.flat[load.source] for load in loads(store.value) if not load.source.same_as(store.buffer)
-    )
+    x, w = (state.layout.flat[load.source] for load in loads(store.value) if not load.source.same_as(store.buffer))
     image = _Image.of(shape, state.lanes)
     y, finish = state.accumulator(store.buffer, image.y_strides(len(store.indices)), image.y_pitch)
     n, g = Var("n", "int64"), Var("g", "int64")
@@ -117,9 +112,7 @@ def emit_conv(state: FloatFunction, block: SBlock) -> Stmt:
         b=source,
         y=y,
         a_offset=lambda row, k: (
-            ((g * index(shape.oc) + row) * index(shape.ic) + k[0]) * index(taps)
-            + k[1] * index(shape.kw)
-            + k[2]
+            ((g * index(shape.oc) + row) * index(shape.ic) + k[0]) * index(taps) + k[1] * index(shape.kw) + k[2]
         ),
         b_offset=lambda k, column, _: base + k[0] * index(image.channel) + image.shift(k[1], k[2]) + column,
         y_offset=lambda row, column: (
@@ -175,11 +168,7 @@ class _Image:
         s = self.shape
         down, right = i * index(s.dilation_h), j * index(s.dilation_w)
         phase = down % index(s.stride_h) * index(self.phases_w) + right % index(s.stride_w)
-        return (
-            phase * index(self.plane)
-            + down // index(s.stride_h) * index(self.pitch)
-            + right // index(s.stride_w)
-        )
+        return phase * index(self.plane) + down // index(s.stride_h) * index(self.pitch) + right // index(s.stride_w)
 
     def copies(self, x: Var, first: tvm.ir.Expr, copy: Var) -> list[Nest]:
         """The nests that fill the copy from the image that starts at `first`."""
@@ -193,9 +182,7 @@ class _Image:
             inside = tirx.all(i >= index(0), i < index(s.h), j >= index(0), j < index(s.w))
             pixel = BufferLoad(x, [first + channel * index(s.h * s.w) + i * index(s.w) + j])
             value = tirx.if_then_else(inside, pixel, tirx.const(0.0, "float32"))
-            offset = (
-                channel * index(self.channel) + index(phase * self.plane) + row * index(self.pitch) + column
-            )
+            offset = channel * index(self.channel) + index(phase * self.plane) + row * index(self.pitch) + column
             axes = (Axis(channel, s.ic), Axis(row, self.rows), Axis(column, self.pitch))
             nests.append(Nest(axes, (), copy, offset, value))
         return nests

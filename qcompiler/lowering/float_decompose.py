@@ -50,17 +50,13 @@ class _Rewriter:
     def __call__(self, op: str, *inputs: str, output: str | None = None, **attributes) -> str:
         """A new node with one output; returns its name."""
         output = output or self.name()
-        self.nodes.append(
-            helper.make_node(op, list(inputs), [output], name=f"{self.prefix}/{op}", **attributes)
-        )
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"{self.prefix}/{op}", **attributes))
         return output
 
     def split(self, value: str, parts: int, axis: int) -> list[str]:
         outputs = [f"{self.name()}.{i}" for i in range(parts)]
         attributes = {"axis": axis, "num_outputs": parts}
-        self.nodes.append(
-            helper.make_node("Split", [value], outputs, name=f"{self.prefix}/Split", **attributes)
-        )
+        self.nodes.append(helper.make_node("Split", [value], outputs, name=f"{self.prefix}/Split", **attributes))
         return outputs
 
 
@@ -105,20 +101,28 @@ def _batch_normalization(add: _Rewriter, node: onnx.NodeProto) -> bool:
     return True
 
 
+def _clip(add: _Rewriter, node: onnx.NodeProto) -> bool:
+    """Maximum and minimum with the bounds; TVM's converter does not take bounds of rank 0."""
+    if any(name and name not in add.tensors for name in node.input[1:]):
+        return False
+    value = node.input[0]
+    bounds = [(op, add.constant(node, i)) for i, op in ((1, "Max"), (2, "Min"))]
+    for op, bound in bounds:
+        if bound is not None and not np.isnan(bound).any():
+            value = add(op, value, add.array(bound))
+    add("Identity", value, output=node.output[0])
+    return True
+
+
 def _pow(add: _Rewriter, node: onnx.NodeProto) -> bool:
-    """Squares and square roots, which need no call of the C library."""
+    """Squares, which need no call of the C library."""
     base, exponent = node.input
     if exponent not in add.tensors:
         return False
     values = numpy_helper.to_array(add.tensors[exponent])
-    if values.size != 1 or values.ndim > len(add.shapes[base]):
+    if values.size != 1 or values.ndim > len(add.shapes[base]) or values.item() != 2:
         return False
-    if values.item() == 2:
-        add("Mul", base, base, output=node.output[0])
-    elif values.item() == 0.5:
-        add("Sqrt", base, output=node.output[0])
-    else:
-        return False
+    add("Mul", base, base, output=node.output[0])
     return True
 
 
@@ -166,9 +170,7 @@ def _recurrent(add: _Rewriter, node: onnx.NodeProto) -> bool:
             "its input cannot be compiled; give all sequences the full length"
         )
     if attributes.get("input_forget") or "clip" in attributes:
-        raise ModelError(
-            f"node {label!r}: {node.op_type} with clip or input_forget cannot be compiled; remove it"
-        )
+        raise ModelError(f"node {label!r}: {node.op_type} with clip or input_forget cannot be compiled; remove it")
     weights, recurrence = add.constant(node, 1), add.constant(node, 2)
     bias = add.constant(node, 3)
     peepholes = add.constant(node, 7) if node.op_type == "LSTM" else None
@@ -181,12 +183,8 @@ def _recurrent(add: _Rewriter, node: onnx.NodeProto) -> bool:
     directions = [direction == "reverse"] if direction != "bidirectional" else [False, True]
     sequences, last_h, last_c = [], [], []
     for d, reverse in enumerate(directions):
-        functions = [
-            _activation(add, name, parameters) for name in names[d * per_direction : (d + 1) * per_direction]
-        ]
-        initial = [
-            _initial_state(add, node, i, d, len(directions), batch_first, batch, hidden) for i in (5, 6)
-        ]
+        functions = [_activation(add, name, parameters) for name in names[d * per_direction : (d + 1) * per_direction]]
+        initial = [_initial_state(add, node, i, d, len(directions), batch_first, batch, hidden) for i in (5, 6)]
         cell_bias = np.zeros((2, gates * hidden), np.float32) if bias is None else bias[d].reshape(2, -1)
         peephole = None if peepholes is None else peepholes[d]
         cell = _CELLS[node.op_type](add, recurrence[d], cell_bias, functions, attributes, peephole)
@@ -322,6 +320,7 @@ def _recurrent_outputs(
 REWRITES: dict[str, Callable[[_Rewriter, onnx.NodeProto], bool]] = {
     "BatchNormalization": _batch_normalization,
     "Celu": _celu,
+    "Clip": _clip,
     "LpNormalization": _lp_normalization,
     "Pow": _pow,
     "LSTM": _recurrent,

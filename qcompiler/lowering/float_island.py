@@ -56,6 +56,7 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
         transform.DecomposeOpsForInference(),
         transform.CanonicalizeBindings(),
         _fold_constants,
+        relax.backend.DispatchSortScan(),
         transform.LegalizeOps(convs),
         transform.FoldConstant(),
         transform.AnnotateTIROpPattern(),
@@ -134,9 +135,7 @@ def _explain(model: onnx.ModelProto, error: Exception) -> ModelError:
                 f"({text}); replace it in the model by supported operators"
             )
     text = " ".join(str(error).split())[:300]
-    return ModelError(
-        f"the float operations around {model.graph.output[0].name!r} cannot be compiled ({text})"
-    )
+    return ModelError(f"the float operations around {model.graph.output[0].name!r} cannot be compiled ({text})")
 
 
 def _single_node(model: onnx.ModelProto, node: onnx.NodeProto) -> onnx.ModelProto:
@@ -218,8 +217,9 @@ class _Lowering:
             return self._value(expr.tuple_value)[expr.index]
         if not isinstance(expr, tvm.ir.Call):
             return self._value(expr)
-        if not isinstance(expr.op, tvm.ir.Op) or expr.op.name != "relax.call_tir":
-            raise ValueError(f"{expr.op} is left after legalization")
+        name = expr.op.name if isinstance(expr.op, tvm.ir.Op) else str(expr.op)
+        if name != "relax.call_tir":
+            raise ValueError(f"TVM has no kernel for {name} without its run-time library")
         func, arguments = expr.args
         arguments = [self._value(argument) for argument in arguments.fields]
         types = var.ty.fields if isinstance(var.ty, relax.TupleType) else [var.ty]
@@ -243,9 +243,7 @@ class _Lowering:
         result = self._schedule(call.func, constants, len(call.outputs))
         reads = [i for i in range(len(call.arguments)) if i not in constants]
         order = [*reads, *constants, *range(len(call.arguments), len(result.func.params))]
-        func = tirx.PrimFunc(
-            [result.func.params[i] for i in order], result.func.body, attrs=result.func.attrs
-        )
+        func = tirx.PrimFunc([result.func.params[i] for i in order], result.func.body, attrs=result.func.attrs)
         kernel = Kernel(
             func, f"float.{result.rule}", tuple(np.ascontiguousarray(result.constants[i]) for i in constants)
         )

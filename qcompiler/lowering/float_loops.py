@@ -89,11 +89,7 @@ class Layout:
 
         def store(access: BufferStore):
             flat = self.flat.get(access.buffer)
-            return (
-                access
-                if flat is None
-                else BufferStore(flat, access.value, offset(access.buffer, access.indices))
-            )
+            return access if flat is None else BufferStore(flat, access.value, offset(access.buffer, access.indices))
 
         return structural_map(node, [(TensorLoad, load), (BufferStore, store)])
 
@@ -179,10 +175,7 @@ def split_cases(nest: Nest) -> Iterator[Nest]:
         return node
 
     structural_map(nest.value, ((tirx.LT, tirx.LE, tirx.GT, tirx.GE), compare))
-    ranges = [
-        list(pairwise(sorted(cut for cut in cuts[axis.var] if 0 <= cut <= axis.extent)))
-        for axis in nest.spatial
-    ]
+    ranges = [list(pairwise(sorted(cut for cut in cuts[axis.var] if 0 <= cut <= axis.extent))) for axis in nest.spatial]
     if prod(len(r) for r in ranges) > MAX_PIECES:
         ranges[:-1] = [[(0, axis.extent)] for axis in nest.spatial[:-1]]
     for piece in product(*ranges):
@@ -190,9 +183,7 @@ def split_cases(nest: Nest) -> Iterator[Nest]:
         moved = {axis.var: axis.var + index(lo) for axis, (lo, _) in zip(axes, piece, strict=True) if lo}
         moved_nest = replace(nest, spatial=axes)
         if moved:
-            moved_nest = replace(
-                moved_nest, value=substitute(nest.value, moved), offset=substitute(nest.offset, moved)
-            )
+            moved_nest = replace(moved_nest, value=substitute(nest.value, moved), offset=substitute(nest.offset, moved))
         yield simplify(moved_nest)
 
 
@@ -210,9 +201,7 @@ def _fuse(nest: Nest, kind: str) -> Nest:
     unit = {axis.var: index(0) for axis in getattr(nest, kind) if axis.extent == 1}
     nest = replace(nest, offset=substitute(nest.offset, unit), value=substitute(nest.value, unit))
     accesses = [nest.offset] + [load.indices[0] for load in loads(nest.value)]
-    outside = variables(
-        structural_map(nest.value, (TensorLoad, lambda load: tirx.const(0, str(load.ty))), order="pre")
-    )
+    outside = variables(structural_map(nest.value, (TensorLoad, lambda load: tirx.const(0, str(load.ty))), order="pre"))
     fused: list[Axis] = []
     for axis in axes:
         if fused and fused[-1].var not in outside and axis.var not in outside:
@@ -306,11 +295,7 @@ def _elementwise(nest: Nest, lanes: int) -> Stmt | None:
     if not nest.spatial:
         return None
     *outer, last = nest.spatial
-    if (
-        coefficient(nest.offset, last.var) != 1
-        or not is_vectorizable(nest.value)
-        or not _contiguous(nest, last)
-    ):
+    if coefficient(nest.offset, last.var) != 1 or not is_vectorizable(nest.value) or not _contiguous(nest, last):
         return None
 
     def body(position: Expr, lane: Var, width: int) -> list[Stmt]:

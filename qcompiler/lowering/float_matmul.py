@@ -76,9 +76,7 @@ def emit_matmul(state: FloatFunction, nest: Nest, original: dict[Var, Var]) -> S
     finish: list[Stmt] = []
     target = nest.buffer
     if column.extent != padded:
-        strides = [
-            int(np.prod([int(e) for e in y.shape[i + 1 : -1]])) * padded for i in range(len(y.shape) - 1)
-        ]
+        strides = [int(np.prod([int(e) for e in y.shape[i + 1 : -1]])) * padded for i in range(len(y.shape) - 1)]
         target, finish = state.accumulator(y, (*strides, 1), padded)
         y_start = analyzer.simplify(y_start // index(column.extent)) * index(padded)
 
@@ -105,11 +103,7 @@ def _operands(nest: Nest) -> tuple[TensorLoad, TensorLoad, Axis | None, list[Axi
     if len(nest.reduction) != 1 or not nest.spatial or not isinstance(nest.value, tirx.Add):
         return None
     own, term = nest.value.a, nest.value.b
-    if (
-        not isinstance(own, TensorLoad)
-        or not own.source.same_as(nest.buffer)
-        or not isinstance(term, tirx.Mul)
-    ):
+    if not isinstance(own, TensorLoad) or not own.source.same_as(nest.buffer) or not isinstance(term, tirx.Mul):
         return None
     if not isinstance(term.a, TensorLoad) or not isinstance(term.b, TensorLoad):
         return None
@@ -134,9 +128,7 @@ def _uses(load: TensorLoad, axes: list[Axis]) -> bool:
     return any(coefficient(load.indices[0], axis.var) for axis in axes)
 
 
-def _pack_constant(
-    values: np.ndarray, b: TensorLoad, k: Axis, column: Axis, padded: int, width: int
-) -> np.ndarray:
+def _pack_constant(values: np.ndarray, b: TensorLoad, k: Axis, column: Axis, padded: int, width: int) -> np.ndarray:
     """Panels of `width` columns, the last one narrower, each with its rows one after the other; zeros past the end."""
     offset = b.indices[0]
     step_k, step_n = coefficient(offset, k.var), coefficient(offset, column.var)

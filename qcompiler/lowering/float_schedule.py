@@ -16,7 +16,7 @@ import tvm
 from tvm import tirx
 from tvm.ir import TensorLoad
 from tvm.s_tir import SBlock, SBlockRealize, Schedule, ScheduleError
-from tvm.tirx import AllocBuffer, BufferLoad, BufferStore, For, IntImm, PrimFunc, SeqStmt
+from tvm.tirx import AllocBuffer, BufferLoad, BufferStore, For, ForKind, IntImm, PrimFunc, SeqStmt
 from tvm_ffi import structural_map
 
 from .contraction import ALLOW_CONTRACTION
@@ -66,9 +66,9 @@ class FloatFunction:
         """
         shape = [int(extent) for extent in buffer.shape]
         contiguous = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
-        if strides == contiguous:
-            return self.layout.flat[buffer], []
         size = shape[0] * strides[0] if len(shape) > 1 else rows
+        if strides == contiguous and size == prod(shape):
+            return self.layout.flat[buffer], []
         if buffer not in self.outputs:
             return self.layout.add(buffer, strides=strides, size=size), []
         padded = self.temporary((size,), "padded")
@@ -90,9 +90,7 @@ class Scheduled:
     """Values of the constant parameters, by position, in the form `func` expects."""
 
 
-def schedule(
-    func: PrimFunc, constants: Mapping[int, np.ndarray], outputs: int, vector_bytes: int
-) -> Scheduled:
+def schedule(func: PrimFunc, constants: Mapping[int, np.ndarray], outputs: int, vector_bytes: int) -> Scheduled:
     """Code for one function.
 
     Args:
@@ -124,9 +122,7 @@ def schedule(
     used = _used_buffers(statements)
     body = sequence([*(AllocBuffer(t) for t in temporaries if t in used), *statements])
     params = [state.packed[b][0] if b in state.packed else layout.flat[b] for b in buffers]
-    values = {
-        i: state.packed[buffers[i]][1] if buffers[i] in state.packed else a for i, a in constants.items()
-    }
+    values = {i: state.packed[buffers[i]][1] if buffers[i] in state.packed else a for i, a in constants.items()}
     attrs = {"tirx.noalias": True, "s_tir": True, ALLOW_CONTRACTION: 1}
     result = PrimFunc(params, body)
     for key, value in attrs.items():
@@ -163,7 +159,7 @@ def _children(body: Stmt) -> list[Stmt]:
 def inline(func: PrimFunc) -> PrimFunc:
     """Inlines the blocks of `func` that are cheap to compute at each use."""
     sch = Schedule(func)
-    for block in sch.get_child_blocks(sch.get_sblock("root")):
+    for block in sch.get_child_blocks(sch.get_sblock(func.body.block.name_hint)):
         if _worth_inlining(sch, block):
             try:
                 sch.compute_inline(block)
@@ -274,7 +270,7 @@ def _nest(state: FloatFunction, _: Stmt, block: SBlock | None) -> Stmt | None:
 
 
 def _plain(state: FloatFunction, statement: Stmt, _: SBlock | None) -> Stmt:
-    """The statement as it is, its blocks opened and its buffers flat."""
+    """The statement as it is, in one thread, its blocks opened and its buffers flat."""
 
     def open_block(realize: SBlockRealize):
         block = realize.block
@@ -292,7 +288,11 @@ def _plain(state: FloatFunction, statement: Stmt, _: SBlock | None) -> Stmt:
             body = tirx.IfThenElse(substitute(condition, values), body, None)
         return body
 
-    return state.layout.apply(structural_map(statement, (SBlockRealize, open_block)))
+    def one_thread(loop: For):
+        return For(loop.loop_var, loop.min, loop.extent, ForKind.SERIAL, loop.body)
+
+    plain = structural_map(statement, [(SBlockRealize, open_block), (For, one_thread)])
+    return state.layout.apply(plain)
 
 
 RULES = (("conv", _conv), ("matmul", _matmul), ("loops", _nest), ("plain", _plain))

@@ -1,0 +1,487 @@
+"""Float islands against onnxruntime, operator by operator and on whole models."""
+
+from __future__ import annotations
+
+from math import erf
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tvm
+from onnx import TensorProto, helper, numpy_helper
+from tvm import tirx
+from tvm_ffi import StructuralKey
+
+from qcompiler.errors import ModelError
+from qcompiler.ir.opset import OPSET
+from qcompiler.lowering.aot import build_object
+from qcompiler.lowering.float_island import lower_float
+from qcompiler.lowering.float_loops import Axis, Nest, chunks, emit
+from qcompiler.lowering.program import Program
+
+MODELS = Path(__file__).resolve().parents[2] / "shared" / "models"
+TARGET = {"kind": "llvm"}
+TYPES = {
+    "float32": TensorProto.FLOAT,
+    "int64": TensorProto.INT64,
+    "int32": TensorProto.INT32,
+    "bool": TensorProto.BOOL,
+}
+
+
+def execute(program: Program, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Runs the steps one after the other; every buffer is filled with a wrong value before it is written."""
+    keys = [StructuralKey(step.kernel.func) for step in program.steps]
+    names = {key: f"kernel{i}" for i, key in enumerate(dict.fromkeys(keys))}
+    functions = {name: key.key.with_attr("global_symbol", name) for key, name in names.items()}
+    library = tvm.compile(tvm.IRModule(functions), target=TARGET)
+    values = {name: tvm.runtime.tensor(feeds[name].reshape(-1)) for name in program.inputs}
+    for key, step in zip(keys, program.steps, strict=True):
+        for name in step.outputs:
+            buffer = program.buffers[name]
+            size = int(np.prod(buffer.shape))
+            values[name] = tvm.runtime.tensor(np.full(size, 99).astype(buffer.dtype))
+        constants = [tvm.runtime.tensor(constant.reshape(-1)) for constant in step.kernel.constants]
+        library[names[key]](*(values[n] for n in step.inputs), *constants, *(values[n] for n in step.outputs))
+    return {name: values[name].numpy().reshape(program.buffers[name].shape) for name in program.outputs}
+
+
+def reference(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, feeds), strict=True))
+
+
+def check(
+    model: onnx.ModelProto, feeds: dict[str, np.ndarray], vector_bytes: int = 64, tolerance: float = 2e-5
+) -> None:
+    """Compares with onnxruntime: integers exactly, floats relative to the largest value of each output."""
+    expected = reference(model, feeds)
+    program = lower_float(model, vector_bytes)
+    assert program.inputs == [i.name for i in model.graph.input]
+    assert program.outputs == [o.name for o in model.graph.output]
+    found = execute(program, feeds)
+    for name, value in expected.items():
+        assert found[name].shape == value.shape and found[name].dtype == value.dtype, name
+        if value.dtype.kind == "f":
+            limit = tolerance * max(float(np.abs(value).max(initial=0)), 1e-3)
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=limit, err_msg=name)
+        else:
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def graph(nodes, inputs: dict[str, np.ndarray], outputs: list[str], constants: dict | None = None) -> onnx.ModelProto:
+    """A model at the compiler's opset; the outputs' types come from shape inference."""
+    ins = [helper.make_tensor_value_info(k, TYPES[str(v.dtype)], v.shape) for k, v in inputs.items()]
+    tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in (constants or {}).items()]
+    loose = [onnx.ValueInfoProto(name=name) for name in outputs]
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(helper.make_graph(nodes, "g", ins, loose, tensors), opset_imports=opsets, ir_version=10)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+
+
+def rand(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def node(op: str, inputs: str, outputs: str, **attributes) -> onnx.NodeProto:
+    return helper.make_node(op, inputs.split(","), outputs.split(","), name=f"the_{op} of {outputs}", **attributes)
+
+
+CONVS = {
+    "3x3 padded": ((1, 5, 13, 11), (9, 5, 3, 3), {"pads": [1, 1, 1, 1]}),
+    "1x1 in place": ((1, 8, 8, 8), (12, 8, 1, 1), {}),
+    "1x1 odd size, batch": ((2, 7, 7, 7), (20, 7, 1, 1), {}),
+    "1x1 strided": ((1, 4, 9, 10), (6, 4, 1, 1), {"strides": [2, 2]}),
+    "3x3 stride 2, uneven pads": ((1, 3, 15, 20), (10, 3, 3, 3), {"strides": [2, 2], "pads": [0, 1, 1, 0]}),
+    "stride 3 of a 2x5 kernel": ((1, 2, 17, 19), (3, 2, 2, 5), {"strides": [3, 2], "pads": [1, 2, 0, 1]}),
+    "7x7 first layer": ((1, 3, 20, 20), (4, 3, 7, 7), {"strides": [2, 2], "pads": [3, 3, 3, 3]}),
+    "dilated, strided": (
+        (1, 3, 19, 18),
+        (5, 3, 3, 3),
+        {"dilations": [2, 3], "strides": [2, 1], "pads": [2, 3, 2, 3]},
+    ),
+    "depthwise": ((1, 6, 14, 14), (6, 1, 3, 3), {"group": 6, "pads": [1, 1, 1, 1]}),
+    "depthwise stride 2, 5x5": (
+        (2, 5, 14, 9),
+        (5, 1, 5, 5),
+        {"group": 5, "strides": [2, 2], "pads": [2, 2, 2, 2]},
+    ),
+    "grouped": ((1, 12, 6, 7), (18, 4, 3, 3), {"group": 3, "pads": [1, 1, 1, 1]}),
+    "one output pixel": ((1, 40, 3, 3), (33, 40, 3, 3), {}),
+    "one axis": ((2, 6, 31), (8, 3, 4), {"group": 2, "strides": [2], "pads": [1, 2]}),
+    "one axis, one pixel": ((1, 16, 1), (4, 16, 1), {}),
+}
+
+
+@pytest.mark.parametrize(("vector_bytes", "part"), [(16, 3), (32, 3), (64, 1)])
+def test_convolutions(vector_bytes, part):
+    """All forms in one model (every third for narrow vectors), with bias, half of them with a chain of operators."""
+    nodes, inputs, constants, outputs = [], {}, {}, []
+    for i, (x, w, attributes) in enumerate(list(CONVS.values())[::part]):
+        inputs[f"x{i}"], constants[f"w{i}"], constants[f"b{i}"] = rand(*x), rand(*w, seed=1), rand(w[0])
+        nodes.append(node("Conv", f"x{i},w{i},b{i}", f"c{i}", **attributes))
+        outputs.append(f"c{i}")
+        if i % 2:
+            nodes += [node("Sigmoid", f"c{i}", f"s{i}"), node("Mul", f"c{i},s{i}", f"m{i}")]
+            outputs[-1] = f"m{i}"
+    check(graph(nodes, inputs, outputs, constants), inputs, vector_bytes)
+
+
+def test_bare_convolutions():
+    """Without bias the product itself is the output, whatever its pitch."""
+    nodes, inputs, constants, outputs = [], {}, {}, []
+    for i, (x, w, attributes) in enumerate(list(CONVS.values())[1::2]):
+        inputs[f"x{i}"], constants[f"w{i}"] = rand(*x), rand(*w, seed=1)
+        nodes.append(node("Conv", f"x{i},w{i}", f"c{i}", **attributes))
+        outputs.append(f"c{i}")
+    check(graph(nodes, inputs, outputs, constants), inputs)
+
+
+MATMULS = [
+    ((64, 48), (48, 80)),
+    ((1, 33), (33, 77)),
+    ((2, 3, 17, 9), (9, 5)),
+    ((2, 3, 17, 9), (2, 3, 9, 31)),
+    ((3, 1, 8, 16), (2, 16, 32)),
+    ((5, 7), (7, 1)),
+    ((5, 1), (1, 6)),
+    ((9,), (9, 20)),
+    ((4, 9), (9,)),
+]
+
+
+@pytest.mark.parametrize("vector_bytes", [16, 64])
+def test_matrix_products(vector_bytes):
+    """Second operand constant, then a tensor; the last two come transposed."""
+    nodes, inputs, constants, outputs = [], {}, {}, []
+    for i, (a, b) in enumerate(MATMULS):
+        inputs[f"a{i}"], inputs[f"b{i}"], constants[f"w{i}"] = rand(*a), rand(*b), rand(*b, seed=2)
+        nodes += [node("MatMul", f"a{i},w{i}", f"y{i}"), node("MatMul", f"a{i},b{i}", f"z{i}")]
+        nodes.append(node("Relu", f"y{i}", f"r{i}"))
+        outputs += [f"r{i}", f"z{i}"]
+    inputs["k"], constants["c"], constants["w"] = rand(2, 3, 20, 8), rand(30), rand(30, 8)
+    nodes += [node("Transpose", "k", "kt", perm=[0, 1, 3, 2]), node("MatMul", "k,kt", "scores")]
+    nodes += [
+        node("Reshape", "k,rows", "flat"),
+        node("Gemm", "flat,w,c", "gemm", transB=1, alpha=0.5, beta=2.0),
+    ]
+    constants["rows"] = np.array([-1, 8])
+    check(graph(nodes, inputs, [*outputs, "scores", "gemm"], constants), inputs, vector_bytes)
+
+
+def test_reductions_and_normalizations():
+    x, image = rand(3, 5, 77), rand(1, 6, 14, 15)
+    nodes = [
+        node("ReduceSum", "x,last", "sum", keepdims=0),
+        node("ReduceMean", "x,middle", "mean"),
+        node("ReduceMax", "x,last", "max"),
+        node("ReduceMin", "x,middle", "min"),
+        node("ReduceL2", "x,last", "norm"),
+        node("ArgMax", "x", "argmax", axis=-1),
+        node("Softmax", "x", "softmax", axis=-1),
+        node("Softmax", "x", "softmax_middle", axis=1),
+        node("LogSoftmax", "x", "log_softmax", axis=2),
+        node("LayerNormalization", "x,scale,shift", "layer_norm", axis=-1),
+        node("InstanceNormalization", "image,six,six", "instance_norm"),
+        node("BatchNormalization", "image,six,six,mean6,var6", "batch_norm"),
+        node("LRN", "image", "lrn", size=5, alpha=0.1, beta=0.75),
+        node("LpNormalization", "image", "lp", axis=1),
+        node("MaxPool", "image", "max_pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("MaxPool", "image", "max_pool_ceil", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
+        node("AveragePool", "image", "average_pool", kernel_shape=[3, 2], pads=[1, 0, 1, 1]),
+        node("GlobalAveragePool", "image", "global_pool"),
+    ]
+    constants = {
+        "last": np.array([-1]),
+        "middle": np.array([1]),
+        "scale": rand(77),
+        "shift": rand(77, seed=1),
+        "six": rand(6),
+        "mean6": rand(6, seed=1),
+        "var6": np.abs(rand(6, seed=2)) + 0.1,
+    }
+    inputs = {"x": x, "image": image}
+    check(graph(nodes, inputs, [n.output[0] for n in nodes], constants), inputs)
+
+
+def test_elementwise_and_movement():
+    inputs = {
+        "x": rand(2, 6, 9, 10),
+        "y": rand(6, 1, 1),
+        "i": np.array([[3, -1, 0], [5, 2, -6]]),
+        "n": np.arange(24, dtype=np.int64).reshape(4, 6),
+        "flag": rand(2, 6, 9, 10) > 0,
+    }
+    unary = [
+        "Exp",
+        "Tanh",
+        "Erf",
+        "Softplus",
+        "Floor",
+        "Abs",
+        "HardSwish",
+        "Elu",
+        "Celu",
+        "Selu",
+        "Mish",
+        "Gelu",
+    ]
+    unary += ["Sign", "Ceil", "Round", "Neg", "LeakyRelu", "Sin", "Cos", "Atan"]
+    nodes = [node(op, "x", op) for op in unary]
+    nodes += [
+        node("Abs", "x", "size"),
+        *(node(op, "size", f"{op}_size") for op in ("Sqrt", "Log", "Reciprocal")),
+        node("Pow", "x,two", "square"),
+        node("Pow", "size,third", "root"),
+        node("Add", "x,y", "sum"),
+        node("Div", "x,size", "quotient"),
+        node("Clip", "x,low,high", "clip"),
+        node("Where", "flag,x,y", "where"),
+        node("Greater", "x,y", "greater"),
+        node("Not", "flag", "not"),
+        node("Cast", "flag", "cast", to=TensorProto.FLOAT),
+        node("Cast", "x", "int", to=TensorProto.INT32),
+        node("Concat", "x,sum", "concat_last", axis=-1),
+        node("Concat", "x,x,sum", "concat", axis=1),
+        node("Slice", "x,start,stop,axes,step", "slice"),
+        node("Slice", "n,first,second,axis0", "slice_int"),
+        node("Concat", "n,slice_int", "concat_int", axis=0),
+        node("Pad", "x,pads", "pad"),
+        node("Pad", "x,pads", "pad_reflect", mode="reflect"),
+        node("Pad", "x,pads", "pad_edge", mode="edge"),
+        node("Gather", "table,i", "gather"),
+        node("Gather", "x,picks", "gather_axis", axis=2),
+        node("Transpose", "x", "transpose", perm=[0, 3, 1, 2]),
+        node("Reshape", "x,shape", "reshape"),
+        node("Split", "x", "split_a,split_b,split_c", axis=1, num_outputs=3),
+        node("Tile", "y,reps", "tile"),
+        node("Expand", "y,expanded", "expand"),
+        node("DepthToSpace", "deep", "depth_to_space", blocksize=2),
+        node("Resize", "x,,scales", "nearest", mode="nearest", coordinate_transformation_mode="asymmetric"),
+        node("Resize", "x,,scales", "linear", mode="linear", coordinate_transformation_mode="half_pixel"),
+        node("Resize", "x,,,sizes", "align", mode="linear", coordinate_transformation_mode="align_corners"),
+        node("CumSum", "x,axis1", "cumsum"),
+        node("PRelu", "x,y", "prelu"),
+    ]
+    inputs["deep"] = rand(1, 8, 3, 5)
+    constants = {
+        "two": np.float32(2),
+        "third": np.float32(1 / 3),
+        "low": np.float32(-0.5),
+        "high": np.float32(0.7),
+        "start": np.array([1, 8]),
+        "stop": np.array([6, -20]),
+        "axes": np.array([1, 3]),
+        "step": np.array([2, -3]),
+        "first": np.array([1]),
+        "second": np.array([3]),
+        "axis0": np.array([0]),
+        "axis1": np.array(1),
+        "pads": np.array([0, 0, 2, 1, 0, 0, 1, 3]),
+        "table": rand(6, 11),
+        "picks": np.array([8, 0, -1]),
+        "shape": np.array([3, -1, 5]),
+        "reps": np.array([2, 3, 4]),
+        "expanded": np.array([2, 6, 3, 5]),
+        "scales": np.array([1, 1, 2, 2], np.float32),
+        "sizes": np.array([2, 6, 5, 17]),
+    }
+    outputs = [name for n in nodes for name in n.output]
+    check(graph(nodes, inputs, outputs, constants), inputs)
+
+
+RECURRENT = [
+    ("LSTM", 4, 2, {}),
+    ("LSTM", 4, 2, {"direction": "bidirectional"}),
+    ("GRU", 3, 1, {"direction": "reverse"}),
+    ("GRU", 3, 1, {"direction": "bidirectional", "linear_before_reset": 1}),
+    ("RNN", 1, 1, {"activations": ["Relu"]}),
+]
+
+
+def test_recurrent_layers():
+    nodes, inputs, constants, outputs = [], {}, {}, []
+    steps, batch, size, hidden = 2, 2, 5, 16
+    for i, (op, gates, states, attributes) in enumerate(RECURRENT):
+        directions = 2 if attributes.get("direction") == "bidirectional" else 1
+        inputs[f"x{i}"] = rand(steps, batch, size, seed=i)
+        constants[f"w{i}"] = rand(directions, gates * hidden, size) * 0.5
+        constants[f"r{i}"] = rand(directions, gates * hidden, hidden) * 0.5
+        constants[f"b{i}"] = rand(directions, 2 * gates * hidden) * 0.5
+        names = [f"x{i}", f"w{i}", f"r{i}", f"b{i}"]
+        if i != 0:
+            names.append("")
+            for s in range(states):
+                inputs[f"s{i}{s}"] = rand(directions, batch, hidden, seed=s)
+                names.append(f"s{i}{s}")
+        if op == "LSTM" and directions == 2:
+            constants[f"p{i}"] = rand(directions, 3 * hidden)
+            names.append(f"p{i}")
+        results = [f"y{i}", f"h{i}", f"c{i}"][: 1 + states]
+        nodes.append(helper.make_node(op, names, results, name=f"rnn{i}", hidden_size=hidden, **attributes))
+        outputs += results
+    check(graph(nodes, inputs, outputs, constants), inputs)
+
+
+def test_outputs_that_no_kernel_writes():
+    """An input, a constant, one value under two names, a view of an input."""
+    inputs = {"x": rand(2, 3), "n": np.array([4, 5])}
+    nodes = [
+        node("Identity", "x", "same"),
+        node("Relu", "x", "relu"),
+        node("Identity", "relu", "relu_again"),
+        node("Reshape", "x,shape", "view"),
+        node("Reshape", "relu,shape", "relu_view"),
+        node("Identity", "constant", "fixed"),
+        node("Identity", "n", "integers"),
+    ]
+    constants = {"shape": np.array([6]), "constant": rand(5)}
+    outputs = ["same", "relu", "relu_again", "view", "relu_view", "fixed", "integers"]
+    check(graph(nodes, inputs, outputs, constants), inputs)
+
+
+def test_errors_name_the_node():
+    x = {"x": rand(4, 4)}
+    model = graph([node("Relu", "x", "r"), node("NonZero", "r", "y")], x, ["y"])
+    with pytest.raises(ModelError, match=r"the_NonZero.*NonZero"):
+        lower_float(model)
+    model = graph([node("Relu", "x", "r"), node("Det", "r", "y")], x, ["y"])
+    with pytest.raises(ModelError, match=r"the_Det.*Det"):
+        lower_float(model)
+    sequence = {"x": rand(2, 1, 3), "w": rand(1, 8, 3), "r": rand(1, 8, 2)}
+    model = graph([node("LSTM", "x,w,r", "y", hidden_size=2)], sequence, ["y"])
+    with pytest.raises(ModelError, match=r"the_LSTM.*input 1 \('w'\).*constant"):
+        lower_float(model)
+
+
+def test_no_run_time_library_is_needed(tmp_path):
+    """The object file of a whole program has no undefined symbol but those of the C library's mathematics."""
+    inputs = {"x": rand(1, 8, 40, 40)}
+    nodes = [
+        node("Conv", "x,w", "c", pads=[1, 1, 1, 1]),
+        node("Sigmoid", "c", "s"),
+        node("Softmax", "s", "m", axis=-1),
+        node("Log", "m", "y"),
+    ]
+    model = graph(nodes, inputs, ["y"], {"w": rand(16, 8, 3, 3)})
+    compiled = build_object(lower_float(model), {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "x86-64-v3"})
+    symbols = {s for code in compiled.objects for s in _undefined_symbols(code, tmp_path)}
+    assert symbols - {s for s in symbols if s.startswith("model")} <= {"logf", "memset", "memcpy"}
+
+
+def _undefined_symbols(code: bytes, folder: Path) -> set[str]:
+    import subprocess
+
+    path = folder / "object.o"
+    path.write_bytes(code)
+    listing = subprocess.run(["nm", "-u", str(path)], capture_output=True, text=True, check=True).stdout
+    return {line.split()[-1] for line in listing.splitlines()}
+
+
+FUNCTIONS = {
+    "exp": (np.exp, 1.1),
+    "tanh": (np.tanh, 1.5),
+    "erf": (np.vectorize(erf), 1.3),
+    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), 2.5),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_elementary_functions(name):
+    """Units in the last place against float64, and the values at infinity and NaN."""
+    function, limit = FUNCTIONS[name]
+    spread = np.geomspace(1e-30, 1, 5000)
+    special = [np.inf, -np.inf, np.nan, 0, -0.0, 200, -200]
+    x = np.concatenate([np.linspace(-87, 88, 40001), np.linspace(-5, 5, 40001), spread, -spread, special])
+    x = x.astype(np.float32)
+    source, target = tirx.decl_buffer(x.shape, "float32", "x"), tirx.decl_buffer(x.shape, "float32", "y")
+    i = Axis(tirx.Var("i", "int64"), x.size)
+    value = getattr(tirx, name)(tirx.BufferLoad(source, [i.var]))
+    func = tirx.PrimFunc([source, target], emit(Nest((i,), (), target, i.var, value), 16))
+    library = tvm.compile(func.with_attr("s_tir", True).with_attr("global_symbol", "main"), target=TARGET)
+    result = tvm.runtime.tensor(np.zeros_like(x))
+    library(tvm.runtime.tensor(x), result)
+    found = result.numpy()
+    with np.errstate(over="ignore"):
+        expected = function(x.astype(np.float64))
+        unit = np.spacing(np.abs(expected[:-7]).astype(np.float32)).astype(np.float64)
+    assert np.max(np.abs(found[:-7] - expected[:-7]) / unit) <= limit
+    np.testing.assert_allclose(found[-7:], expected[-7:].astype(np.float32), rtol=1e-6)
+
+
+@pytest.mark.parametrize("extent", [1, 15, 16, 17, 64, 100, 197])
+def test_chunks_cover_every_position_once(extent):
+    covered = [p for start, width, count in chunks(extent, 16, 4) for p in range(start, start + width * count)]
+    assert covered == list(range(extent))
+
+
+WHOLE_MODELS = [
+    "kws_dscnn", "minilm_l6_s64_f16store", "mnist", "mobilenetv1_075_224", "mobilenetv2_100_224", "resnet8_cifar10",
+    "silero_vad_16k", "squeezenet1.1", "stories260K_s128", "ultraface_rfb320", "vww_mobilenetv1_025_96",
+    "yolox_nano_416",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.models
+@pytest.mark.parametrize("name", WHOLE_MODELS)
+def test_whole_models(name):
+    """Each real model as one island."""
+    path = MODELS / f"{name}.onnx"
+    if not path.exists():
+        pytest.skip(f"{path} is missing")
+    check(*_normalized(onnx.load(path)), tolerance=3e-4)
+
+
+LIGHT_MODELS = [
+    "bvlc_alexnet",
+    "inception_v1",
+    "inception_v2",
+    "resnet50",
+    "shufflenet",
+    "squeezenet",
+    "zfnet512",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIGHT_MODELS)
+def test_light_models(name):
+    """Real topologies from the onnx package, weights drawn so that activations keep their size."""
+    path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
+    model = onnx.load(path)
+    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    kept = []
+    for n in model.graph.node:
+        if n.op_type == "ConstantOfShape":
+            shape = shapes[n.input[0]]
+            values = np.full(shape, 0.01, np.float32)
+            if len(shape) > 1:
+                values = rand(*shape) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+            model.graph.initializer.append(numpy_helper.from_array(values, n.output[0]))
+        else:
+            kept.append(n)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    check(*_normalized(model), tolerance=3e-4)
+
+
+def _normalized(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """The model at the compiler's opset, folded, and a random input."""
+    from qcompiler.frontends.onnx_load import normalize
+
+    result = normalize(model)
+    for name, values in result.arrays.items():
+        result.proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+    rng, feeds = np.random.default_rng(0), {}
+    for info in result.proto.graph.input:
+        shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
+        dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+        feeds[info.name] = (rng.integers(0, 2, shape) if dtype.kind == "i" else rng.random(shape)).astype(dtype)
+    return result.proto, feeds
