@@ -1,8 +1,8 @@
 """qcompiler: ONNX models to integer programs with one semantics on every target.
 
-    model = qcompiler.import_onnx("model.onnx")
-    bundle = qcompiler.compile(model, calibration="data.npz", target="host", output="out/")
-    bundle.run({"input": array})
+model = qcompiler.import_onnx("model.onnx")
+bundle = qcompiler.compile(model, calibration="data.npz", target="host", output="out/")
+bundle.run({"input": array})
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qcompiler.api import Quantized, compile, import_onnx, interpret, load_bundle, quantize  # noqa: A004
+    from qcompiler.api import Quantized, compile, import_onnx, interpret, load_bundle, quantize
 
 __version__ = "0.1.0"
 

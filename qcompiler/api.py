@@ -47,7 +47,9 @@ def import_onnx(path: Path_, shapes: Mapping[str, tuple[int, ...]] | None = None
     from qcompiler.frontends.onnx_load import load_onnx
 
     loaded = load_onnx(Path(path), shapes)
-    return import_graph(loaded.proto, loaded.arrays, str(path))
+    model = import_graph(loaded.proto, loaded.arrays, str(path))
+    model.notes.extend(loaded.notes)
+    return model
 
 
 def is_quantized_already(model: Model) -> bool:
@@ -145,7 +147,7 @@ def quantize(
     manager = PassManager(passes, Path(dump_ir) if dump_ir is not None else None)
     manager.after[len(front)] = lambda: kept.append(model.clone())
     manager.run(model, context)
-    return Quantized(model, kept[0], target, manager.records, context.notes)
+    return Quantized(model, kept[0], target, manager.records, [*model.notes, *context.notes])
 
 
 DEFAULT_METHOD = "minmax"

@@ -26,6 +26,8 @@ class Model:
     module: ModuleOp
     store: ConstantStore = field(default_factory=ConstantStore)
     source: str = "<model>"
+    notes: list[str] = field(default_factory=list)
+    """What the import changed beyond the form, one sentence each."""
 
     @property
     def inputs(self) -> list[str]:
@@ -37,7 +39,7 @@ class Model:
 
     def clone(self) -> Model:
         """A copy that passes may change; arrays are shared."""
-        return Model(self.module.clone(), self.store.copy(), self.source)
+        return Model(self.module.clone(), self.store.copy(), self.source, list(self.notes))
 
     def text(self, header: Iterable[str] = ()) -> str:
         """MLIR text, after comment lines."""
