@@ -104,9 +104,7 @@ def test_dequantize_every_value(spec):
 
 
 def add_case(a, b, zero_points, parameters, clamp, dtype, spec):
-    expected = elementwise.add(
-        a, zero_points[0], b, zero_points[1], *parameters, zero_points[2], *clamp, dtype
-    )
+    expected = elementwise.add(a, zero_points[0], b, zero_points[1], *parameters, zero_points[2], *clamp, dtype)
     kernel = add_kernel(view(a), view(b), view(expected), zero_points, parameters, clamp, spec)
     return Case(kernel, [(view(a), a), (view(b), b)], [(view(expected), expected)])
 
@@ -202,10 +200,15 @@ def test_lut(spec, x_dtype):
     check(cases, spec)
 
 
-def test_lut_uses_registers_where_it_can():
-    x = View((64,), "uint8")
-    rules = [lut_kernel(x, x, stored((256,), "uint8"), spec).rule for spec in SPECS]
-    assert ("vector-lut.rows" in rules) == any(spec.instruction_set == "avx512-vnni" for spec in SPECS)
+def test_the_target_rules_apply_to_whole_vectors():
+    long, short = View((64,), "uint8"), View((15,), "uint8")
+    parameters = elementwise.add_parameters(0.1, 0.3, 0.2)
+    for spec in SPECS:
+        for x, rule in ((long, "vectors"), (short, "rows")):
+            kernel = add_kernel(x, x, x, (1, 2, 3), parameters, (0, 255), spec)
+            assert kernel.rule == f"add.{rule}"
+            expected = rule if spec.instruction_set == "avx512-vnni" else "rows"
+            assert lut_kernel(x, x, stored((256,), "uint8"), spec).rule == f"lut.{expected}"
 
 
 def test_only_images_have_halos():

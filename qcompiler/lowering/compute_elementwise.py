@@ -19,7 +19,8 @@ from qcompiler.lowering.schedule_generic import (
     Strided,
     broadcast,
     schedule_elementwise,
-    target_rules,
+    target_rule,
+    whole_vectors,
 )
 from qcompiler.lowering.tir import Buffer, Expr, int32, load, splat, vector
 from qcompiler.lowering.view import View
@@ -65,9 +66,7 @@ def quantize_kernel(
         stored = bits - splat(_MAGIC_BITS, "int32", lanes) + zero.astype(vector("int32", lanes))
         return stored.astype(vector(y.dtype, lanes))
 
-    return _elementwise(
-        builder, "quantize", y, [source, scales, zero_points], body, lanes=builder.lanes("float32")
-    )
+    return _elementwise(builder, "quantize", y, [source, scales, zero_points], body, lanes=builder.lanes("float32"))
 
 
 def dequantize_kernel(
@@ -95,9 +94,7 @@ def dequantize_kernel(
         difference = value.astype(vector("int32", lanes)) - zero.astype(vector("int32", lanes))
         return difference.astype(vector("float32", lanes)) * factor
 
-    return _elementwise(
-        builder, "dequantize", y, [source, scales, zero_points], body, lanes=builder.lanes("float32")
-    )
+    return _elementwise(builder, "dequantize", y, [source, scales, zero_points], body, lanes=builder.lanes("float32"))
 
 
 def add_kernel(
@@ -126,9 +123,10 @@ def add_kernel(
         return _clamped(acc, clamp, wide, lanes).astype(vector(y.dtype, lanes))
 
     builder = KernelBuilder(spec)
-    return _elementwise(
-        builder, "add", y, _broadcast_operands(builder, [a, b], y), body, lanes=builder.lanes(wide)
-    )
+    dtypes = [str(v.dtype) for v in (a, b, y)]
+    vectors = target_rule(spec, "add", dtypes, zero_points, parameters, clamp)
+    operands = _broadcast_operands(builder, [a, b], y)
+    return _elementwise(builder, "add", y, operands, body, lanes=builder.lanes(wide), vectors=vectors)
 
 
 def mul_kernel(
@@ -153,29 +151,29 @@ def mul_kernel(
         return stored.astype(vector(y.dtype, lanes))
 
     builder = KernelBuilder(spec)
-    return _elementwise(
-        builder, "mul", y, _broadcast_operands(builder, [a, b], y), body, lanes=builder.lanes("int32")
-    )
+    vectors = target_rule(spec, "mul", [str(v.dtype) for v in (a, b, y)], zero_points, requantize)
+    operands = _broadcast_operands(builder, [a, b], y)
+    return _elementwise(builder, "mul", y, operands, body, lanes=builder.lanes("int32"), vectors=vectors)
 
 
 def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec) -> Kernel:
     """Table look-up, `qcompiler.arithmetic.table.apply_table`: `table[x - qmin]`, 256 entries of type `y`."""
-    builder = KernelBuilder(spec)
-    source = builder.operand(x)
-    vectorized = target_rules(spec).get("lut")
-    if vectorized and (found := vectorized(table, x.dtype, spec)):
+    if (found := target_rule(spec, "lut", table, x.dtype)) is not None:
         arrays, lanes, look_up = found
-        tables = [builder.constant(array) for array in arrays]
-        return _elementwise(
-            builder,
-            "vector-lut",
-            y,
-            [source],
-            lambda v, n: look_up(v[0], tables, n),
-            lanes=lanes,
-            tables=tables,
+        builder = KernelBuilder(spec)
+        source, tables = builder.operand(x), [builder.constant(array) for array in arrays]
+        problem = Elementwise(
+            y.shape,
+            (source,),
+            builder.output(y),
+            lambda operands, _: look_up(operands, tables),
+            lanes,
+            tuple(tables),
         )
-    entries = builder.constant(table)
+        if (tile := whole_vectors(problem, lanes, problem.body)) is not None:
+            return builder.kernel("lut", [tile])
+    builder = KernelBuilder(spec)
+    source, entries = builder.operand(x), builder.constant(table)
     lowest = np.iinfo(x.dtype).min
 
     def body(operands: list[Expr], lanes: int) -> Expr:
@@ -193,15 +191,16 @@ def _elementwise(
     *,
     lanes: int,
     tables: Sequence[Buffer] = (),
+    vectors: tuple[int, Callable[[list[Expr], int], Expr]] | None = None,
 ) -> Kernel:
+    """The kernel of one nest over `y`; `vectors` are the lanes and the body of the target's own form."""
     inputs = tuple(operand for operand in operands if isinstance(operand, Strided))
     problem = Elementwise(y.shape, inputs, builder.output(y), body, lanes, tuple(tables))
-    return builder.kernel(op, [schedule_elementwise(problem)])
+    tile = whole_vectors(problem, *vectors) if vectors else None
+    return builder.kernel(op, [tile or schedule_elementwise(problem)])
 
 
-def _broadcast_operands(
-    builder: KernelBuilder, operands: Sequence[View | np.ndarray], y: View
-) -> list[Strided]:
+def _broadcast_operands(builder: KernelBuilder, operands: Sequence[View | np.ndarray], y: View) -> list[Strided]:
     return [broadcast(builder.operand(operand), operand.shape, y.shape) for operand in operands]
 
 

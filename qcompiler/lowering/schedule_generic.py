@@ -8,10 +8,11 @@ where an extent is no multiple of the vector, the last vector overlaps the one b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -215,16 +216,12 @@ def blocks(problem: Elementwise) -> Tile | None:
         if flat_in:
             vectors = [keep(apply_early(load(x.buffer, x_start, w * h), w * h), w * h)]
         else:
-            vectors = [
-                keep(apply_early(load(x.buffer, x_start + r * x.strides[-1], w), w), w) for r in range(h)
-            ]
+            vectors = [keep(apply_early(load(x.buffer, x_start + r * x.strides[-1], w), w), w) for r in range(h)]
         if flat_out:
             order = [r * w + c for c in range(w) for r in range(h)]
             columns = [(0, shuffle(vectors, order), w * h)]
         elif flat_in:
-            columns = [
-                (c * y.strides[across], shuffle(vectors, [r * w + c for r in range(h)]), h) for c in range(w)
-            ]
+            columns = [(c * y.strides[across], shuffle(vectors, [r * w + c for r in range(h)]), h) for c in range(w)]
         else:
             columns = _transposed(vectors, w, y.strides[across], keep)
         for offset, value, lanes in columns:
@@ -236,6 +233,13 @@ def blocks(problem: Elementwise) -> Tile | None:
     loops[f"i{len(loops) - 1}"] = -(-height // h)
     tile = Tile("blocks", loops, body, problem.reads, [y.buffer])
     return tile
+
+
+def whole_vectors(problem: Elementwise, lanes: int, body: Callable[[list[Expr], int], Expr]) -> Tile | None:
+    """Vectors along the last axis by a body that takes exactly `lanes`; None where no such vector fits."""
+    merged = replace(problem.merged(), lanes=lanes, body=body)
+    tile = rows(merged) if merged.extents[-1] >= lanes else None
+    return tile and replace(tile, name="vectors")
 
 
 def elements(problem: Elementwise) -> Tile:
@@ -252,10 +256,14 @@ def schedule_elementwise(problem: Elementwise, rules: Sequence[Rule] = RULES) ->
     return next(filter(None, (rule(merged) for rule in rules)))
 
 
-def target_rules(spec: TargetSpec) -> Mapping[str, Callable]:
-    """`RULES` of the module `elementwise` beside the target's `kernels`; empty for a target without one."""
+def target_rule(spec: TargetSpec, op: str, *arguments: Any) -> Any:
+    """What the target's own rule for an op returns, None without one or where it does not apply.
+
+    Rules stand in `RULES` of the module `elementwise` beside the target's `kernels`.
+    """
     name = f"{spec.kernels.rpartition('.')[0]}.elementwise"
-    return import_module(name).RULES if find_spec(name) else {}
+    rule = import_module(name).RULES.get(op) if find_spec(name) else None
+    return rule(*arguments, spec) if rule else None
 
 
 @dataclass
