@@ -26,6 +26,6 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "legalize": _load("qcompiler.passes.legalize", "Legalize"),
     "fold-zero-point": _load("qcompiler.passes.fold_zero_point", "FoldZeroPoint"),
     "plan-layout": _load("qcompiler.passes.plan_layout", "PlanLayout"),
-    "cse": _load("xdsl.transforms.common_subexpression_elimination", "CommonSubexpressionElimination"),
-    "dce": _load("xdsl.transforms.dead_code_elimination", "DeadCodeElimination"),
+    "cse": _load("qcompiler.passes.cleanup", "MergeEqual"),
+    "dce": _load("qcompiler.passes.cleanup", "EraseDead"),
 }
