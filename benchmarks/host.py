@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from models import EVERYDAY, images, model_path
+from models import EVERYDAY, Images, model_path
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from rich.console import Console
@@ -48,8 +48,8 @@ class Result:
     fp32: float
 
 
-class _Images(CalibrationDataReader):
-    def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
+class _Reader(CalibrationDataReader):
+    def __init__(self, feeds: Images) -> None:
         self._feeds = iter(feeds)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
@@ -70,7 +70,7 @@ def quantized_by_onnxruntime(path: Path, folder: Path) -> Path:
     quantize_static(
         str(prepared),
         str(result),
-        _Images(images(path, CALIBRATION_IMAGES)),
+        _Reader(Images(path, CALIBRATION_IMAGES)),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
@@ -107,13 +107,13 @@ def compiled(path: Path, folder: Path, target: str, reuse: bool) -> Bundle:
     output = folder / f"{path.stem}.{target.replace(':', '-')}.bundle"
     if reuse and (output / "manifest.json").exists():
         return qcompiler.load_bundle(output)
-    calibration = images(path, CALIBRATION_IMAGES)
+    calibration = Images(path, CALIBRATION_IMAGES)
     return qcompiler.compile(path, target=target, calibration=calibration, output=output)
 
 
 def contest(path: Path, bundle: Bundle, folder: Path, rounds: int) -> Result:
     """Times of the three contenders on one image."""
-    feeds = images(path, 1, seed=1)[0]
+    feeds = next(iter(Images(path, 1, seed=1)))
     contenders = (
         lambda: bundle.bench(1, feeds, clock=time.process_time)[0],
         session(quantized_by_onnxruntime(path, folder), feeds),
@@ -126,7 +126,7 @@ def contest(path: Path, bundle: Bundle, folder: Path, rounds: int) -> Result:
 def layers(path: Path, bundle: Bundle, rounds: int) -> Table:
     """Time, rate and rule of each step, most expensive first."""
     steps = bundle.manifest.steps
-    seconds = bundle.profile(rounds, images(path, 1, seed=1)[0], clock=time.process_time)
+    seconds = bundle.profile(rounds, next(iter(Images(path, 1, seed=1))), clock=time.process_time)
     total = sum(seconds)
     macs = multiply_adds(bundle)
     table = Table("step", "rule", "us", "%", "GOP/s", title=f"{path.stem}: {total * 1e3:.2f} ms in {len(steps)} steps")

@@ -8,7 +8,7 @@ identity, all of one seed: activations stay finite and different, and speed does
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -110,17 +110,26 @@ def _weights(use: tuple[str, int], shape: tuple[int, ...], rng: np.random.Genera
     return values.astype(np.float32)
 
 
-def images(path: Path, count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """`count` feeds of smooth random images, normalized to mean 0 and variance 1."""
-    rng = np.random.default_rng(seed)
-    graph = onnx.load(str(path), load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = {
-        value.name: [d.dim_value or 1 for d in value.type.tensor_type.shape.dim]
-        for value in graph.input
-        if value.name not in constants
-    }
-    return [{name: _image(shape, rng) for name, shape in inputs.items()} for _ in range(count)]
+class Images:
+    """`count` feeds of smooth random images with mean 0 and variance 1, made when they are read."""
+
+    def __init__(self, path: Path, count: int, seed: int = 0) -> None:
+        graph = onnx.load(str(path), load_external_data=False).graph
+        constants = {tensor.name for tensor in graph.initializer}
+        self.shapes = {
+            value.name: [d.dim_value or 1 for d in value.type.tensor_type.shape.dim]
+            for value in graph.input
+            if value.name not in constants
+        }
+        self.count, self.seed = count, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        rng = np.random.default_rng(self.seed)
+        for _ in range(self.count):
+            yield {name: _image(shape, rng) for name, shape in self.shapes.items()}
 
 
 def _image(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
