@@ -99,4 +99,5 @@ class FoldBatchNorm(QuantPass):
 
     def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
         rewrite(module, _IntoConv(ctx.store))
-        rewrite(module, _AsDepthwise(ctx.store))
+        if rewrite(module, _AsDepthwise(ctx.store)):
+            rewrite(module, _IntoConv(ctx.store))  # factors behind what was a lone batch normalization
