@@ -64,9 +64,7 @@ def _run(function, case: Case, number: int) -> None:
     arguments += [np.full(view.physical_shape, _OUTSIDE, view.dtype) for view, _ in case.expected]
     arguments += [np.full(shape, _OUTSIDE, dtype) for shape, dtype in kernel.scratch]
     shapes = [[int(extent) for extent in p.shape] for p in kernel.func.params]
-    tensors = [
-        tvm.runtime.tensor(argument.reshape(shape)) for argument, shape in zip(arguments, shapes, strict=True)
-    ]
+    tensors = [tvm.runtime.tensor(argument.reshape(shape)) for argument, shape in zip(arguments, shapes, strict=True)]
     function(*tensors)
     for (view, expected), tensor in zip(case.expected, tensors[first:], strict=False):
         wanted = _buffer(view, expected, _OUTSIDE)

@@ -27,9 +27,7 @@ HALOS = [NO_HALO, HALO]
 
 def test_copy():
     cases = []
-    for shape, dtype in product(
-        [(), (5,), (3, 100), (1, 5, 7, 3), (4, 3, 2, 96)], ["uint8", "int16", "float32"]
-    ):
+    for shape, dtype in product([(), (5,), (3, 100), (1, 5, 7, 3), (4, 3, 2, 96)], ["uint8", "int16", "float32"]):
         x = stored(shape, "int16").astype(dtype)
         for halo_x, halo_y in [(NO_HALO, NO_HALO), (HALO, NO_HALO), (NO_HALO, HALO), (HALO, WIDE)]:
             views = view(x, halo_x), view(x, halo_y)

@@ -90,9 +90,7 @@ def slice_kernel(x: View, y: View, starts: Sequence[int], steps: Sequence[int], 
     return builder.kernel("slice", [_move(builder, y.shape, source, builder.output(y))])
 
 
-def pad_kernel(
-    x: View, y: View, pads: Sequence[int], mode: str, value: int | float, spec: TargetSpec
-) -> Kernel:
+def pad_kernel(x: View, y: View, pads: Sequence[int], mode: str, value: int | float, spec: TargetSpec) -> Kernel:
     """A border of `pads` (all begins, then all ends): "constant" `value`, or "edge" or "reflect" of `x`."""
     builder = KernelBuilder(spec)
     source, target = builder.operand(x), builder.output(y)
@@ -108,9 +106,7 @@ def pad_kernel(
     return builder.kernel("pad", [_move(builder, y.shape, source, target)])
 
 
-def gather_kernel(
-    x: View | np.ndarray, indices: View | np.ndarray, y: View, axis: int, spec: TargetSpec
-) -> Kernel:
+def gather_kernel(x: View | np.ndarray, indices: View | np.ndarray, y: View, axis: int, spec: TargetSpec) -> Kernel:
     """ONNX Gather: `y[.., j.., ..] = x[.., indices[j..], ..]`; negative indices count from the end.
 
     Indices outside the axis, an error in ONNX, read the nearest element instead of other memory.

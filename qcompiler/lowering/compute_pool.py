@@ -188,9 +188,7 @@ def _windows(
     windows = []
     for i in range(2):
         room = (x.halo[i], x.halo[2 + i]) if halo else (0, 0)
-        windows.append(
-            _Window(x.shape[1 + i], y.shape[1 + i], kernel[i], strides[i], pads[i], dilations[i], room)
-        )
+        windows.append(_Window(x.shape[1 + i], y.shape[1 + i], kernel[i], strides[i], pads[i], dilations[i], room))
     return windows
 
 
