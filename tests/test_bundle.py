@@ -134,6 +134,21 @@ def test_bench_and_profile(bundle):
     assert [step.location for step in bundle.manifest.steps] == [f"node{i}" for i in range(1, 7)]
 
 
+def test_a_bundle_written_anew_in_its_folder_runs_the_new_code(contents, tmp_path):
+    """Although the library of the old one is still loaded."""
+    given = inputs()
+    old = write_bundle(tmp_path / "net", contents)
+    assert (old.run(given)["y"] == expected(given)["y"]).all()
+    steps = list(PROGRAM.steps)
+    steps[3] = replace(steps[3], inputs=("c", "c"))
+    program = replace(PROGRAM, steps=steps)
+    new = write_bundle(
+        tmp_path / "net", replace(contents, program=program, compiled=build_object(program, TARGET, prefix="net"))
+    )
+    c = expected(given)["c"].astype(np.int32)
+    assert (new.run(given)["y"] == np.minimum(c + c, 255)).all()
+
+
 def test_manifest_round_trip_and_content(bundle, contents):
     manifest = load_bundle(bundle.path).manifest
     assert manifest == bundle.manifest
@@ -395,9 +410,7 @@ def test_program_without_constants_or_arena(tmp_path):
     tensors = {name: TensorInfo(name, name, (4, 256), "uint8") for name in buffers}
     bundle = write_bundle(
         tmp_path / "net",
-        BundleContents(
-            program, build_object(program, TARGET), TARGET, (tensors["a"], tensors["b"]), (tensors["y"],)
-        ),
+        BundleContents(program, build_object(program, TARGET), TARGET, (tensors["a"], tensors["b"]), (tensors["y"],)),
     )
     x = np.full((4, 256), 200, np.uint8)
     assert (bundle.run({"a": x, "b": x})["y"] == 255).all()

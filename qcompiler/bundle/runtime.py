@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -148,8 +149,13 @@ class Bundle:
                 f"{self.path} needs the CPU features {', '.join(lacking)}, which this machine lacks; "
                 f"it was compiled for {dict(self.manifest.target)}, compile the model for this machine"
             )
+        # The loader takes a library of a path that it has loaded before for the same, even if the file is another by
+        # now: a bundle compiled anew in its folder would run old code. So each bundle loads through a path of its own.
         try:
-            return ctypes.CDLL(str((self.path / self.manifest.library).absolute()))
+            with tempfile.TemporaryDirectory() as folder:
+                link = Path(folder) / self.manifest.library
+                link.symlink_to((self.path / self.manifest.library).absolute())
+                return ctypes.CDLL(str(link))
         except OSError as error:
             raise BundleError(
                 f"{self.path / self.manifest.library} cannot be loaded on this machine ({error}); "
