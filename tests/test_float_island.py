@@ -210,6 +210,14 @@ def test_reductions_and_normalizations():
     check(graph(nodes, inputs, [n.output[0] for n in nodes], constants), inputs)
 
 
+@pytest.mark.parametrize(("size", "beta"), [(5, 0.75), (3, 0.5), (7, 1.0), (5, 0.9), (11, 0.75)])
+def test_local_response_normalization(size, beta):
+    """Powers made of square roots, and others; the last window is wider than the channels."""
+    inputs = {"x": rand(2, 9, 5, 6)}
+    nodes = [node("LRN", "x", "y", size=size, alpha=0.3, beta=beta, bias=1.5)]
+    check(graph(nodes, inputs, ["y"]), inputs)
+
+
 def test_elementwise_and_movement():
     inputs = {
         "x": rand(2, 6, 9, 10),

@@ -126,6 +126,34 @@ def _pow(add: _Rewriter, node: onnx.NodeProto) -> bool:
     return True
 
 
+def _lrn(add: _Rewriter, node: onnx.NodeProto) -> bool:
+    """`x / (bias + alpha / size * s)^beta`, `s` the sum of squares over `size` channels; powers by square roots."""
+    attributes = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0, **_attributes(node)}
+    roots = {0.5: (1,), 0.75: (1, 2), 1.0: (0,)}.get(attributes["beta"])
+    x, size = node.input[0], attributes["size"]
+    channels, rank = add.shapes[x][1], len(add.shapes[x])
+    if roots is None or size > channels:
+        return False
+    before = (size - 1) // 2
+    widths = np.zeros((2, rank), np.int64)
+    widths[:, 1] = before, size - 1 - before
+    padded = add("Pad", add("Mul", x, x), add.array(widths.reshape(-1)))
+    axis, total = add.array([1]), ""
+    for first in range(size):
+        part = add("Slice", padded, add.array([first]), add.array([first + channels]), axis)
+        total = add("Add", total, part) if total else part
+    factor, bias = np.float32(attributes["alpha"] / size), np.float32(attributes["bias"])
+    base = add("Add", add("Mul", total, add.array(factor)), add.array(bias))
+    powers = [base]  # to the power of 1, 1/2, 1/4
+    for _ in range(max(roots)):
+        powers.append(add("Sqrt", powers[-1]))
+    divisor = powers[roots[0]]
+    for root in roots[1:]:
+        divisor = add("Mul", divisor, powers[root])
+    add("Div", x, divisor, output=node.output[0])
+    return True
+
+
 def _celu(add: _Rewriter, node: onnx.NodeProto) -> bool:
     """`max(0, x) + min(0, alpha * (exp(x / alpha) - 1))`."""
     alpha = np.float32(_attributes(node).get("alpha", 1.0))
@@ -321,6 +349,7 @@ REWRITES: dict[str, Callable[[_Rewriter, onnx.NodeProto], bool]] = {
     "BatchNormalization": _batch_normalization,
     "Celu": _celu,
     "Clip": _clip,
+    "LRN": _lrn,
     "LpNormalization": _lp_normalization,
     "Pow": _pow,
     "LSTM": _recurrent,
