@@ -3,6 +3,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 # The first Python in the supported range; set PYTHON to choose another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
@@ -13,10 +14,10 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m "not slow and not models"
+	$(PYTEST) -m "not slow and not models"
 
 test-all: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # Pyright cannot follow the mapping of passes/ and targets/ into the package, so the tree is laid out as installed.
 lint: $(VENV)/installed-test
