@@ -1,22 +1,24 @@
 """Float convolutions as products over shifted rows.
 
-The image of one group is copied with its padding into rows of a common pitch; for a stride of `s` the copy holds `s * s`
-images of every `s`-th row and column. Then every weight meets a contiguous stretch of the copy, the output positions of
-all rows are the columns of one product, and the few positions between the rows are computed and never read.
+The image of one group is copied with its padding into rows of a common pitch; for a stride of `s` the copy holds
+`s * s` images of every `s`-th row and column. Then every weight meets a contiguous stretch of the copy, the output
+positions of all rows are the columns of one product, and the few positions between the rows are computed, never read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tvm
 from tvm import te, tirx
 from tvm.relax import BlockBuilder
 from tvm.s_tir import SBlock
 from tvm.tirx import BufferLoad
 
-from .float_gemm import Product, choose_tile, emit_product
+from .float_gemm import Product, TileShape, choose_tile, emit_product, pack_rows, packed_offset
 from .float_loops import Axis, Nest, Stmt, Var, emit, index, loads, sequence, serial
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def emit_conv(state: FloatFunction, block: SBlock) -> Stmt:
     """Code for an annotated block."""
     shape = ConvShape(*(int(value) for value in block.annotations[CONV]))
     store = block.body
-    x, w = (state.layout.flat[load.source] for load in loads(store.value) if not load.source.same_as(store.buffer))
+    x, w = (load.source for load in loads(store.value) if not load.source.same_as(store.buffer))
     image = _Image.of(shape, state.lanes)
     y, finish = state.accumulator(store.buffer, image.y_strides(len(store.indices)), image.y_pitch)
     n, g = Var("n", "int64"), Var("g", "int64")
@@ -99,29 +101,45 @@ def emit_conv(state: FloatFunction, block: SBlock) -> Stmt:
     first = (n * index(shape.groups) + g) * index(shape.ic * plane)
     statements = []
     if image.in_place:
-        source, base = x, first
+        source, base = state.layout.flat[x], first
     else:
         source, base = state.temporary((shape.ic * image.channel + state.lanes,), "image"), index(0)
-        statements += [emit(nest, state.lanes) for nest in image.copies(x, first, source)]
-    taps = shape.kh * shape.kw
+        statements += [emit(nest, state.lanes) for nest in image.copies(state.layout.flat[x], first, source)]
+    tile = choose_tile(shape.oc, image.columns, state.lanes)
+    weights, packed = _weights(state, shape, w, tile)
+    steps, taps = shape.ic * shape.kh * shape.kw, shape.kh * shape.kw
+
+    def a_offset(row: tvm.ir.Expr, i: int, height: int, k: Sequence[tvm.ir.Expr]) -> tvm.ir.Expr:
+        step = k[0] * index(taps) + k[1] * index(shape.kw) + k[2]
+        row = g * index(shape.oc) + row
+        return packed_offset(steps, row, i, height, step) if packed else (row + index(i)) * index(steps) + step
+
     product = Product(
         rows=shape.oc,
         columns=image.columns,
         reduction=((shape.ic, False), (shape.kh, taps <= 9), (shape.kw, shape.kw <= 9)),
-        a=w,
+        a=weights,
         b=source,
         y=y,
-        a_offset=lambda row, k: (
-            ((g * index(shape.oc) + row) * index(shape.ic) + k[0]) * index(taps) + k[1] * index(shape.kw) + k[2]
-        ),
+        a_offset=a_offset,
         b_offset=lambda k, column, _: base + k[0] * index(image.channel) + image.shift(k[1], k[2]) + column,
         y_offset=lambda row, column: (
             ((n * index(shape.groups) + g) * index(shape.oc) + row) * index(image.y_pitch) + column
         ),
     )
-    statements.append(emit_product(product, choose_tile(shape.oc, image.columns, state.lanes), state.lanes))
+    statements.append(emit_product(product, tile, state.lanes))
     code = serial([Axis(n, shape.n), Axis(g, shape.groups)], sequence(statements))
     return sequence([code, *finish])
+
+
+def _weights(state: FloatFunction, shape: ConvShape, w: Var, tile: TileShape) -> tuple[Var, bool]:
+    """The flat weights, packed by row tiles where they are constant, and whether they are."""
+    values = state.constant_of(w)
+    if values is None:
+        return state.layout.flat[w], False
+    groups = values.reshape(shape.groups, shape.oc, -1)
+    packed = np.concatenate([pack_rows(matrix, tile.rows) for matrix in groups])
+    return state.replace_constant(w, packed), True
 
 
 @dataclass(frozen=True)
@@ -161,7 +179,7 @@ class _Image:
 
     def y_strides(self, rank: int) -> tuple[int, ...]:
         channels = self.shape.groups * self.shape.oc
-        return (channels * self.y_pitch, self.y_pitch, self.pitch, 1)[: rank - 1] + (1,)
+        return (*(channels * self.y_pitch, self.y_pitch, self.pitch)[: rank - 1], 1)
 
     def shift(self, i: tvm.ir.Expr, j: tvm.ir.Expr) -> tvm.ir.Expr:
         """Elements from a channel's start to what tap (i, j) reads for the first output position."""

@@ -36,8 +36,8 @@ class _Rewriter:
             return None
         if name not in self.tensors:
             raise ModelError(
-                f"node {node.name or node.output[0]!r}: input {position} ({name!r}) of {node.op_type} must be a constant "
-                "to be compiled; fold it into the model"
+                f"node {node.name or node.output[0]!r}: input {position} ({name!r}) of {node.op_type} must be a "
+                "constant to be compiled; fold it into the model"
             )
         return numpy_helper.to_array(self.tensors[name])
 
@@ -194,8 +194,8 @@ def _recurrent(add: _Rewriter, node: onnx.NodeProto) -> bool:
     lengths = add.constant(node, 4)
     if lengths is not None and np.any(lengths != steps):
         raise ModelError(
-            f"node {label!r}: {node.op_type} with sequence lengths {lengths.tolist()} shorter than the {steps} steps of "
-            "its input cannot be compiled; give all sequences the full length"
+            f"node {label!r}: {node.op_type} with sequence lengths {lengths.tolist()} shorter than the {steps} steps "
+            "of its input cannot be compiled; give all sequences the full length"
         )
     if attributes.get("input_forget") or "clip" in attributes:
         raise ModelError(f"node {label!r}: {node.op_type} with clip or input_forget cannot be compiled; remove it")

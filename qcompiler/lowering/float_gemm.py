@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import tvm
 from tvm import tirx
 from tvm.tirx import AllocBuffer, Broadcast, BufferLoad, BufferStore, Ramp
@@ -32,8 +33,8 @@ class Product:
     a: Var
     b: Var
     y: Var
-    a_offset: Callable[[Expr, Sequence[Expr]], Expr]
-    """From a row and the reduction indices."""
+    a_offset: Callable[[Expr, int, int, Sequence[Expr]], Expr]
+    """From a tile's first row, a row within the tile, the tile's height and the reduction indices."""
     b_offset: Callable[[Sequence[Expr], Expr, int], Expr]
     """From the reduction indices, the tile's first column and the tile's width in elements."""
     y_offset: Callable[[Expr, Expr], Expr]
@@ -71,58 +72,91 @@ def emit_product(product: Product, tile: TileShape, lanes: int) -> Stmt:
     """Code for the whole product: column tiles outside, row tiles inside, remainders as smaller tiles."""
     vectors = -(-product.columns // lanes)
     parts = []
-    for column, column_tiles, width in _cover(vectors, tile.vectors):
+    for column, column_tiles, width in cover(vectors, tile.vectors):
         column_axis = Axis(Var("column", "int64"), column_tiles)
         first_column = index(column * lanes) + column_axis.var * index(width * lanes)
         inner = []
-        for row, row_tiles, height in _cover(product.rows, tile.rows):
+        for row, row_tiles, height in cover(product.rows, tile.rows):
             row_axis = Axis(Var("row", "int64"), row_tiles)
             first_row = index(row) + row_axis.var * index(height)
-            inner.append(serial([row_axis], _tile(product, first_row, first_column, height, width, lanes)))
+            part = _Tile(product, first_row, height, first_column, width, lanes)
+            inner.append(serial([row_axis], part.emit()))
         parts.append(serial([column_axis], sequence(inner)))
     return sequence(parts)
 
 
-def _cover(extent: int, size: int) -> list[tuple[int, int, int]]:
+def cover(extent: int, size: int) -> list[tuple[int, int, int]]:
     """Start, number and size of the tiles that cover `extent`."""
     whole, rest = divmod(extent, size)
     parts = [(0, whole, size)] if whole else []
     return [*parts, (whole * size, 1, rest)] if rest else parts
 
 
-def _tile(product: Product, row: Expr, column: Expr, height: int, width: int, lanes: int) -> Stmt:
-    def ramp(offset: Expr) -> Expr:
-        return Ramp(offset, index(1), lanes)
+def pack_rows(matrix: np.ndarray, height: int) -> np.ndarray:
+    """`[rows, k]` as row tiles that follow one another, each `[k, tile's height]`: what `packed_offset` addresses."""
+    tiles = [
+        matrix[start + size * i : start + size * (i + 1)].T.reshape(-1)
+        for start, count, size in cover(len(matrix), height)
+        for i in range(count)
+    ]
+    return np.concatenate(tiles)
 
-    sums = [tirx.decl_buffer((width * lanes,), "float32", f"sum{i}", scope="local") for i in range(height)]
-    places = [ramp(index(j * lanes)) for j in range(width)]
-    zero = Broadcast(tirx.const(0.0, "float32"), lanes)
-    body: list[Stmt] = [AllocBuffer(total) for total in sums]
-    body += [BufferStore(total, zero, [place]) for total in sums for place in places]
 
-    def step(ks: list[Expr]) -> list[Stmt]:
-        base = product.b_offset(ks, column, width * lanes)
-        vectors = [BufferLoad(product.b, [ramp(base + index(j * lanes))]) for j in range(width)]
+def packed_offset(k_extent: int, row: Expr, i: int, height: int, k: Expr) -> Expr:
+    """Offset in the result of `pack_rows` of the element of row `row + i`, where a tile of `height` starts at `row`."""
+    return row * index(k_extent) + k * index(height) + index(i)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """The sums of one register tile."""
+
+    product: Product
+    row: Expr
+    height: int
+    column: Expr
+    width: int
+    """In vectors."""
+    lanes: int
+
+    def emit(self) -> Stmt:
+        product = self.product
+        size = (self.width * self.lanes,)
+        sums = [tirx.decl_buffer(size, "float32", f"sum{i}", scope="local") for i in range(self.height)]
+        places = [self._ramp(index(j * self.lanes)) for j in range(self.width)]
+        body: list[Stmt] = [AllocBuffer(total) for total in sums]
+        zero = Broadcast(tirx.const(0.0, "float32"), self.lanes)
+        body += [BufferStore(total, zero, [place]) for total in sums for place in places]
+        body += self._reduce(product.reduction, [], sums, places)
+        for i, total in enumerate(sums):
+            for j, place in enumerate(places):
+                offset = product.y_offset(self.row + index(i), self.column + index(j * self.lanes))
+                body.append(BufferStore(product.y, BufferLoad(total, [place]), [self._ramp(offset)]))
+        return sequence(body)
+
+    def _ramp(self, offset: Expr) -> Expr:
+        return Ramp(offset, index(1), self.lanes)
+
+    def _reduce(
+        self, axes: Sequence[tuple[int, bool]], ks: list[Expr], sums: list[Var], places: list[Expr]
+    ) -> list[Stmt]:
+        """The loops over `axes` around one step; `ks` are the indices of the axes before them."""
+        if not axes:
+            return self._step(ks, sums, places)
+        (extent, unrolled), *rest = axes
+        if unrolled or extent == 1:
+            return [s for k in range(extent) for s in self._reduce(rest, [*ks, index(k)], sums, places)]
+        axis = Axis(Var("k", "int64"), extent)
+        return [serial([axis], sequence(self._reduce(rest, [*ks, axis.var], sums, places)))]
+
+    def _step(self, ks: list[Expr], sums: list[Var], places: list[Expr]) -> list[Stmt]:
+        product, lanes = self.product, self.lanes
+        base = product.b_offset(ks, self.column, self.width * lanes)
+        vectors = [BufferLoad(product.b, [self._ramp(base + index(j * lanes))]) for j in range(self.width)]
         statements = []
         for i, total in enumerate(sums):
-            single = BufferLoad(product.a, [product.a_offset(row + index(i), ks)])
+            single = BufferLoad(product.a, [product.a_offset(self.row, i, self.height, ks)])
             for place, vector in zip(places, vectors, strict=True):
                 value = BufferLoad(total, [place]) + Broadcast(single, lanes) * vector
                 statements.append(BufferStore(total, value, [place]))
         return statements
-
-    def reduce(axes: Sequence[tuple[int, bool]], ks: list[Expr]) -> list[Stmt]:
-        if not axes:
-            return step(ks)
-        (extent, unrolled), *rest = axes
-        if unrolled or extent == 1:
-            return [s for k in range(extent) for s in reduce(rest, [*ks, index(k)])]
-        axis = Axis(Var("k", "int64"), extent)
-        return [serial([axis], sequence(reduce(rest, [*ks, axis.var])))]
-
-    body += reduce(product.reduction, [])
-    for i, total in enumerate(sums):
-        for j, place in enumerate(places):
-            offset = product.y_offset(row + index(i), column + index(j * lanes))
-            body.append(BufferStore(product.y, BufferLoad(total, [place]), [ramp(offset)]))
-    return sequence(body)

@@ -1,4 +1,4 @@
-"""Float islands: the part of a graph that stays in floating point, through TVM's own ONNX converter, as kernel calls."""
+"""Float islands: what stays in floating point, through TVM's own ONNX converter, as calls of scheduled kernels."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ def lower_float(model: onnx.ModelProto, vector_bytes: int = 64) -> Program:
     """
     try:
         return _Lowering(decompose(model), vector_bytes).run()
+    except ModelError:
+        raise
     except Exception as error:
         raise _explain(model, error) from error
 
@@ -131,8 +133,8 @@ def _explain(model: onnx.ModelProto, error: Exception) -> ModelError:
         except Exception as reason:
             text = " ".join(str(reason).split())[:300]
             return ModelError(
-                f"node {node.name or node.output[0]!r}: operator {node.op_type} cannot be compiled as a float operation "
-                f"({text}); replace it in the model by supported operators"
+                f"node {node.name or node.output[0]!r}: operator {node.op_type} cannot be compiled as a float "
+                f"operation ({text}); replace it in the model by supported operators"
             )
     text = " ".join(str(error).split())[:300]
     return ModelError(f"the float operations around {model.graph.output[0].name!r} cannot be compiled ({text})")

@@ -228,7 +228,7 @@ def sequence(statements: Sequence[Stmt]) -> Stmt:
 
 
 def chunks(extent: int, lanes: int, unroll: int) -> Iterator[tuple[int, int, int]]:
-    """Covers `extent` by (start, width, count): as many of the widest vectors as fit, then narrower ones, then a rest."""
+    """Covers `extent` by (start, width, count): as many of the widest vectors as fit, narrower ones, then a rest."""
     start = 0
     width = lanes * unroll
     while width >= lanes:
@@ -246,10 +246,7 @@ def emit(nest: Nest, lanes: int) -> Stmt:
     Args:
         lanes: float32 values in one vector register.
     """
-    if nest.reduction:
-        pieces = [simplify(nest)]
-    else:
-        pieces = list(split_cases(nest))
+    pieces = [simplify(nest)] if nest.reduction else list(split_cases(nest))
     return sequence([_emit_piece(fuse_axes(piece), lanes) for piece in pieces])
 
 
@@ -272,7 +269,11 @@ def _assign(buffer: Var, offset: Expr, value: Expr, lane: Expr, width: int) -> l
 
 
 def _vector_loop(axis: Axis, start: int, width: int, count: int, body) -> Stmt:
-    """Loops over `count` vectors of `width` positions of `axis` from `start`; `body(position, lane, width)` gives statements."""
+    """Loops over `count` vectors of `width` positions of `axis` from `start`.
+
+    Args:
+        body: gives the statements for a position on the axis, which holds the lane index, that index, and the width.
+    """
     lane = Var("lane", "int64")
     step = Var(axis.var.name, "int64")
     position = index(start) + step * index(width) + lane if count > 1 else index(start) + lane

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from tvm import tirx
 from tvm.ir import TensorLoad
 from tvm.sym import Analyzer
 
-from .float_gemm import Product, choose_tile, emit_product
+from .float_gemm import Product, choose_tile, cover, emit_product, packed_offset
 from .float_loops import (
     Axis,
     Nest,
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from .float_schedule import FloatFunction
 
 FEWEST_ROWS_TO_PACK = 8
-"""A second operand that is not contiguous along its columns is copied only for this many rows or more."""
+"""Operands are copied into a better order only where this many rows or more make use of it."""
+
+FEWEST_COLUMNS_TO_PACK = 128
+"""The first operand is copied only where it meets this many columns or more."""
 
 
 def emit_matmul(state: FloatFunction, nest: Nest, original: dict[Var, Var]) -> Stmt | None:
@@ -72,6 +76,12 @@ def emit_matmul(state: FloatFunction, nest: Nest, original: dict[Var, Var]) -> S
     else:
         return None
 
+    rows_source = a.source
+    packed = rows >= FEWEST_ROWS_TO_PACK and column.extent >= FEWEST_COLUMNS_TO_PACK
+    if packed:
+        rows_source = state.temporary((rows * k.extent,), "rows")
+        statements += [emit(copy, lanes) for copy in _row_copies(a, row, k, tile.rows, rows_source)]
+
     y_start = substitute(nest.offset, {column.var: index(0)})
     finish: list[Stmt] = []
     target = nest.buffer
@@ -83,19 +93,36 @@ def emit_matmul(state: FloatFunction, nest: Nest, original: dict[Var, Var]) -> S
     def at(offset: tvm.ir.Expr, position: tvm.ir.Expr) -> tvm.ir.Expr:
         return substitute(offset, {row.var: position}) if row else offset
 
+    def a_offset(first: tvm.ir.Expr, i: int, height: int, ks: Sequence[tvm.ir.Expr]) -> tvm.ir.Expr:
+        if packed:
+            return packed_offset(k.extent, first, i, height, ks[0])
+        return at(substitute(a.indices[0], {k.var: ks[0]}), first + index(i))
+
     product = Product(
         rows=rows,
         columns=column.extent,
         reduction=((k.extent, False),),
-        a=a.source,
+        a=rows_source,
         b=source,
         y=target,
-        a_offset=lambda position, ks: at(substitute(a.indices[0], {k.var: ks[0]}), position),
+        a_offset=a_offset,
         b_offset=b_offset,
         y_offset=lambda position, first: at(y_start, position) + first,
     )
     statements.append(emit_product(product, tile, lanes))
     return sequence([serial(batch, sequence(statements)), *finish])
+
+
+def _row_copies(a: TensorLoad, row: Axis, k: Axis, height: int, target: Var) -> list[Nest]:
+    """Nests that write `a` to `target` in the order of `pack_rows`."""
+    copies = []
+    for start, count, size in cover(row.extent, height):
+        tile, within = Axis(Var("tile", "int64"), count), Axis(Var("within", "int64"), size)
+        first = index(start) + tile.var * index(size)
+        value = substitute(a, {row.var: first + within.var})
+        offset = first * index(k.extent) + k.var * index(size) + within.var
+        copies.append(Nest((tile, k, within), (), target, offset, value))
+    return copies
 
 
 def _operands(nest: Nest) -> tuple[TensorLoad, TensorLoad, Axis | None, list[Axis]] | None:
