@@ -327,7 +327,7 @@ def link_shared(objects: Sequence[Path], library: Path, exports: Sequence[str]) 
     if linker == "ld":  # which does not know where the C library is; the loader finds libm's functions
         options = ["-shared", *options]
     else:
-        options = ["-shared", *(f"-Wl,{option}" for option in options), "-lm"]
+        options = ["-shared", *(word for option in options for word in ("-Xlinker", option)), "-lm"]
     command = [linker, "-o", str(library), *map(str, objects), *options]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     script.unlink()
