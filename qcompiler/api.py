@@ -175,7 +175,7 @@ def compile(
 
     progress = progress or Progress()
     return write(
-        model, output=Path(output), target=target, calibration=calibration, shapes=shapes, progress=progress,
+        model if isinstance(model, Model | Quantized) else Path(model), output=Path(output), target=target, calibration=calibration, shapes=shapes, progress=progress,
         dump_ir=None if dump_ir is None else Path(dump_ir), options=options,
     )  # fmt: skip
 

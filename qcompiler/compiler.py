@@ -36,7 +36,7 @@ from qcompiler.targets.spec import resolve_target
 
 
 def write(
-    model: Model | Quantized | Path | str,
+    model: Model | Quantized | Path,
     *,
     output: Path,
     target: str,

@@ -64,9 +64,10 @@ class Interpreter:
         for op in self.block.ops:
             if isinstance(op, ConstantOp | NoneOp):
                 continue
-            operands = [values[v] if v in values else self.constants.get(v) for v in op.operands]
             if isinstance(op, ReturnOp):
-                return dict(zip(self.model.outputs, operands, strict=True))
+                outputs = [values[v] if v in values else self.constants[v] for v in op.operands]
+                return dict(zip(self.model.outputs, outputs, strict=True))
+            operands = [values[v] if v in values else self.constants.get(v) for v in op.operands]
             results = self._execute(op, operands)
             if watch is not None:
                 results = watch(op, results) or results
@@ -123,7 +124,7 @@ def _session(op: OnnxOp, model: Model) -> Callable[..., tuple[np.ndarray, ...]]:
 
     def call(*operands: np.ndarray) -> tuple[np.ndarray, ...]:
         outputs = session.run(None, {names[v]: operands[indices[v]] for v in variable})
-        by_value = dict(zip(present, outputs, strict=True))
+        by_value = {v: np.asarray(array) for v, array in zip(present, outputs, strict=True)}
         return tuple(by_value.get(r, np.empty(0)) for r in op.results)
 
     return call

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass, PassPipeline
-from xdsl.utils.arg_spec import ArgSpecParseError, parse_pipeline
+from xdsl.utils.arg_spec import parse_pipeline
+from xdsl.utils.exceptions import ArgSpecParseError
 
 import qcompiler
 from qcompiler.errors import IRError, PipelineError, QCompilerError

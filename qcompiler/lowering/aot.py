@@ -36,9 +36,9 @@ from .program import SLACK, Program
 
 if TYPE_CHECKING:
     from tvm.ir import Expr, GlobalVar
+    from tvm.ir.transform import Pass
     from tvm.target import Target
     from tvm.tirx import PrimFunc, Stmt, Var
-    from tvm.transform import Pass
 
 
 @dataclass(frozen=True)
@@ -197,9 +197,7 @@ def _with_pointers(func: PrimFunc) -> PrimFunc:
     # Lowering of allocations asks for the device that they are on; 1 is the CPU (kDLCPU).
     for key, value in (("device_type", 1), ("device_id", 0)):
         body = tirx.AttrStmt(StringImm("default"), key, _int32(value), body)
-    views = [
-        tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in zip(func.params, pointers, strict=True)
-    ]
+    views = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in zip(func.params, pointers, strict=True)]
     return _int_function(pointers, [*views, body]).with_attr("tirx.noalias", True)
 
 
@@ -260,9 +258,7 @@ def _entry(
         arguments = [place(name) for name in step.inputs]
         arguments += [inside(weights_pointer, offset) for offset in weights.offsets[number]]
         arguments += [place(name) for name in step.outputs]
-        arguments += [
-            inside(arena, plan.offsets[scratch_name(number, i)]) for i in range(len(step.kernel.scratch))
-        ]
+        arguments += [inside(arena, plan.offsets[scratch_name(number, i)]) for i in range(len(step.kernel.scratch))]
         call = tirx.Evaluate(tirx.call_extern("int32", lowered.symbol, *arguments))
         calls.append(tirx.IfThenElse(step_number.equal(number), call, None) if by_step else call)
     parameters = [inputs, outputs, weights_pointer, arena, *([step_number] if by_step else [])]
@@ -318,9 +314,7 @@ def link_shared(objects: Sequence[Path], library: Path, exports: Sequence[str]) 
     """
     linker = next((name for name in ("cc", "gcc", "clang", "ld") if shutil.which(name)), None)
     if linker is None:
-        raise TargetError(
-            "no linker found (looked for cc, gcc, clang, ld in PATH); install one: apt-get install gcc"
-        )
+        raise TargetError("no linker found (looked for cc, gcc, clang, ld in PATH); install one: apt-get install gcc")
     script = library.with_suffix(".map")
     script.write_text("{ global: " + "".join(f"{name}; " for name in exports) + "local: *; };\n", encoding="ascii")
     options = [f"--version-script={script}", "--strip-debug"]
