@@ -69,7 +69,7 @@ class Site:
     def emit(self, op: Operation) -> SSAValue:
         """Adds an op; returns its first result."""
         op.location = self.location
-        if self.why is not None and "why" in type(op).__dict__:
+        if self.why is not None and "why" in type(op).__dict__ and not isinstance(op, ConstantOp):
             op.properties["q.why"] = self.why
         self.made.append(op)
         return op.results[0]

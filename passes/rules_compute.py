@@ -32,7 +32,10 @@ def _plain_weight(site: Site, w: SSAValue) -> SSAValue:
     """The weight's stored integers as a tensor of plain integers; its scales are in the multiplier."""
     assert isinstance(w.owner, ConstantOp)
     kind = TensorType(element_type(dtype_of(w)), shape(w))
-    return site.emit(ConstantOp.named(w.owner.resource, kind))
+    plain = ConstantOp.named(w.owner.resource, kind)
+    if w.owner.why is not None:
+        plain.properties["q.why"] = w.owner.why
+    return site.emit(plain)
 
 
 def _bias(site: Site, value: SSAValue | None, channels: int, x: UniformType, w: UniformType) -> SSAValue | None:
