@@ -175,9 +175,15 @@ def compile(
 
     progress = progress or Progress()
     return write(
-        model if isinstance(model, Model | Quantized) else Path(model), output=Path(output), target=target, calibration=calibration, shapes=shapes, progress=progress,
-        dump_ir=None if dump_ir is None else Path(dump_ir), options=options,
-    )  # fmt: skip
+        model if isinstance(model, Model | Quantized) else Path(model),
+        output=Path(output),
+        target=target,
+        calibration=calibration,
+        shapes=shapes,
+        progress=progress,
+        dump_ir=None if dump_ir is None else Path(dump_ir),
+        options=options,
+    )
 
 
 def load_bundle(path: Path_) -> Bundle:
