@@ -60,6 +60,14 @@ def llvm(name: str, dtype: str, *args: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(dtype, tirx.const(number, "uint32"), *args)
 
 
+def prefetch(buffer: Buffer, offset: Expr) -> Stmt:
+    """Fetches the cache line of an element into the second-level cache, to be read soon."""
+    read, second_level, data = int32(0), int32(2), int32(1)
+    number = tirx.const(llvm_lookup_intrinsic_id("llvm.prefetch"), "uint32")
+    address = tirx.address_of(load(buffer, offset))
+    return tirx.Evaluate(tirx.call_llvm_intrin("void", number, address, read, second_level, data))
+
+
 def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:
     """Chosen elements of the concatenated vectors."""
     return Shuffle(list(vectors), [int32(int(i)) for i in indices])
@@ -183,9 +191,7 @@ def function(
     body = block([part.statement() for part in blocks])
     root = SBlock([], [], [], "root", body, alloc_buffers=list(temporaries))
     attrs = {"global_symbol": "main", "s_tir": True, "tirx.noalias": True}
-    func = tirx.PrimFunc(
-        list(params), SBlockRealize([], True, root), attrs=tvm.ir.make_node("ir.DictAttrs", **attrs)
-    )
+    func = tirx.PrimFunc(list(params), SBlockRealize([], True, root), attrs=tvm.ir.make_node("ir.DictAttrs", **attrs))
     return Schedule(tvm.IRModule({"main": func}))
 
 

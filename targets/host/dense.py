@@ -11,6 +11,7 @@ twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -34,6 +35,7 @@ from qcompiler.lowering.tir import (
     int32,
     load,
     loop,
+    prefetch,
     reorder,
     store,
 )
@@ -47,6 +49,9 @@ _DOT_LATENCY = 5.0
 """Cycles before an accumulator can take its next dot product."""
 _FIRST_LEVEL_CACHE = 24 * 1024
 """Bytes of weights that stay in the first-level cache beside the activations."""
+
+_PREFETCHING_TILES = 32
+"""Most tiles that share a block of weights and still gain by prefetching the next."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,14 @@ def dense_tile(
     quad_bytes = vectors * isa.bytes
     block_bytes = dense.steps * quad_bytes
     block_lanes = vectors * isa.lanes
+    loops = {
+        "n": images,
+        "h": -(-height // tile.rows),
+        "w": -(-width // tile.columns),
+        "c": dense.groups * count,
+    }
+    weight_bytes = math.prod(int(extent) for extent in weights.shape)
+    prefetched = prefetch_step(loops["h"] * loops["w"], quad_bytes, weight_bytes)
 
     def body(n: Expr, h: Expr, w: Expr, c: Expr) -> list[Stmt]:
         row = tile_start(h, tile.rows, height)
@@ -221,6 +234,10 @@ def dense_tile(
             flat = (tap_row * dense.taps[1] + tap_column) * dense.quads + quad
             weight = packed * block_bytes + flat * quad_bytes
             statements = []
+            if prefetched:
+                ahead = ((h * loops["w"] + w) * dense.steps + flat) * prefetched
+                following = (packed + 1) * block_bytes + ahead
+                statements.append(prefetch(weights, tirx.min(following, int32(weight_bytes - 1))))
             for (i, j), accumulator in zip(pixels, accumulators, strict=True):
                 offset = source + (i * dense.x_steps[1] + j * dense.x_steps[2])
                 operand = isa.operand(isa.broadcast(load(x, offset, QUAD)), dense.x_dtype)
@@ -256,15 +273,20 @@ def dense_tile(
         ]
         return statements + epilogue.store(result, y, parts)
 
-    loops = {
-        "n": images,
-        "h": -(-height // tile.rows),
-        "w": -(-width // tile.columns),
-        "c": dense.groups * count,
-    }
     reads = [x, weights, bias, *epilogue.parameters, *([] if row_terms is None else [row_terms])]
     result = Tile("tile", loops, body, reads, [y])
     return result
+
+
+def prefetch_step(tiles: int, quad_bytes: int, weight_bytes: int) -> int:
+    """Bytes by which each dot product of a tile moves a prefetch through the next block of weights; 0 for none.
+
+    The `tiles` that share a block fetch all of the next one into the second-level cache meanwhile. Many tiles hide
+    the fetching of their block anyway; a single one has no time to fetch ahead.
+    """
+    if not 1 < tiles <= _PREFETCHING_TILES or weight_bytes <= _FIRST_LEVEL_CACHE:
+        return 0
+    return -(-quad_bytes // tiles)
 
 
 def schedule_tile(params: Sequence[Buffer], tiles: Sequence[Tile], weight_bytes: int) -> Schedule:
