@@ -20,7 +20,7 @@ from qcompiler.ir.q_conv import ConvOp, MatMulOp
 from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import body, defining, describe, integer, quantized, shape
+from qcompiler.ir.values import body, defining, describe, dtype_of, integer, quantized, rank, shape
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 
@@ -41,14 +41,28 @@ class FoldZeroPoint(QuantPass):
         for op in list(body(module).ops):
             if isinstance(op, ConvOp):
                 self._fold(ctx, op, op.x, op.w, op.bias, "x_zero_point", self._conv_weight(ctx, op))
-            elif isinstance(op, MatMulOp) and isinstance(op.b.owner, ConstantOp):
-                b = _array(op.b, ctx.store).astype(np.int64)
-                if b.ndim == 2:
-                    zeros = (
-                        integer(op.b_zero_point) if op.b_zero_points is None else _array(op.b_zero_points, ctx.store)
-                    )
-                    self._fold(ctx, op, op.a, op.b, op.bias, "a_zero_point", (b - zeros).T)
+            elif isinstance(op, MatMulOp) and isinstance(op.b.owner, ConstantOp) and rank(op.b) == 2:
+                zeros = integer(op.b_zero_point) if op.b_zero_points is None else _array(op.b_zero_points, ctx.store)
+                rows = (_array(op.b, ctx.store).astype(np.int64) - zeros).T
+                self._fold(ctx, op, op.a, op.b, op.bias, "a_zero_point", rows)
+            elif isinstance(op, MatMulOp):
+                self._prove(ctx, op)
         remove_dead(module)
+
+    @staticmethod
+    def _prove(ctx: CompilerContext, op: MatMulOp) -> None:
+        """Checks the accumulator of a product without a constant matrix, from the types of its operands."""
+        a = quantized(op.a)
+        limits = np.iinfo(dtype_of(op.b))
+        zeros = [integer(op.b_zero_point)] if op.b_zero_points is None else _array(op.b_zero_points, ctx.store).tolist()
+        largest_a = max(integer(op.a_zero_point) - a.qmin, a.qmax - integer(op.a_zero_point))
+        largest_b = max(max(z - int(limits.min), int(limits.max) - z) for z in zeros)
+        bound = shape(op.a)[-1] * largest_a * largest_b + int(np.abs(_array(op.bias, ctx.store)).max(initial=0))
+        if bound >= 2**31:
+            raise ModelError(
+                f"{ctx.source}: {describe(op)}: the accumulator can reach {bound}, beyond int32; keep the node "
+                "in float (choose-scheme{keep-float=...}) or split its reduction"
+            )
 
     @staticmethod
     def _conv_weight(ctx: CompilerContext, op: ConvOp) -> np.ndarray:
