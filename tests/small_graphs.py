@@ -87,9 +87,7 @@ def onnxruntime_outputs(proto: onnx.ModelProto, feeds: Feeds) -> Feeds:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return dict(zip([o.name for o in session.get_outputs()], session.run(None, feeds), strict=True))
 
 
@@ -122,14 +120,11 @@ def assert_equal(before: Sequence[Feeds], after: Sequence[Feeds]) -> None:
             assert np.array_equal(array, new[name]), f"{name}: {np.max(np.abs(array - new[name]))}"
 
 
-def sqnr(
-    reference: Sequence[Mapping[str, np.ndarray]], found: Sequence[Mapping[str, np.ndarray]], name: str
-) -> float:
+def sqnr(reference: Sequence[Mapping[str, np.ndarray]], found: Sequence[Mapping[str, np.ndarray]], name: str) -> float:
     """Signal to quantization noise of one output over all samples, in dB."""
     signal = sum(float(np.sum(np.square(r[name], dtype=np.float64))) for r in reference)
     noise = sum(
-        float(np.sum(np.square(r[name].astype(np.float64) - f[name])))
-        for r, f in zip(reference, found, strict=True)
+        float(np.sum(np.square(r[name].astype(np.float64) - f[name]))) for r, f in zip(reference, found, strict=True)
     )
     return 10 * np.log10(signal / noise) if noise else np.inf
 
@@ -377,9 +372,7 @@ GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     "gather": lambda: _between_convs(_IMAGE, _gather, 5),
     "gather-scalar": lambda: _between_convs(_IMAGE, _gather_scalar, 4),
     "resize-asymmetric": lambda: _between_convs(_IMAGE, _resize("asymmetric", "floor", (2.0, 3.0)), 4),
-    "resize-half-pixel": lambda: _between_convs(
-        _IMAGE, _resize("half_pixel", "round_prefer_ceil", (1.7, 0.6)), 4
-    ),
+    "resize-half-pixel": lambda: _between_convs(_IMAGE, _resize("half_pixel", "round_prefer_ceil", (1.7, 0.6)), 4),
     "resize-align-corners": lambda: _between_convs(
         _IMAGE, _resize("align_corners", "round_prefer_floor", (2.0, 2.0)), 4
     ),
@@ -390,9 +383,7 @@ GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     ),
     "max-pool-1d": lambda: _pool("MaxPool", (1, 3, 11), kernel_shape=[3], strides=[2], ceil_mode=1),
     "average-pool": lambda: _pool("AveragePool", _IMAGE, kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
-    "average-pool-ceil": lambda: _pool(
-        "AveragePool", (1, 3, 8, 9), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1
-    ),
+    "average-pool-ceil": lambda: _pool("AveragePool", (1, 3, 8, 9), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
     "average-pool-with-padding": lambda: _pool(
         "AveragePool", _IMAGE, kernel_shape=[3, 2], pads=[1, 1, 1, 0], count_include_pad=1
     ),

@@ -153,5 +153,5 @@ def test_what_onnxruntime_refuses_is_named() -> None:
         "  func.return %0 : tensor<2x3xf32>\n}\n"
     )
     module = checked(text)
-    with pytest.raises(ModelError, match="onnxruntime does not take onnx.MatMul 'product'"):
+    with pytest.raises(ModelError, match=r"onnxruntime does not take onnx.MatMul 'product'"):
         interpret(Model(module, invented(module)), {"input0": np.zeros((2, 3), np.float32)})

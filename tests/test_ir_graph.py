@@ -114,7 +114,8 @@ def test_live_ranges() -> None:
 
 
 def test_an_unused_argument_is_live_nowhere() -> None:
-    text = "func.func @main(%x: tensor<1xf32>, %y: tensor<1xf32>) -> tensor<1xf32> {\n  func.return %y : tensor<1xf32>\n}\n"
+    signature = "func.func @main(%x: tensor<1xf32>, %y: tensor<1xf32>) -> tensor<1xf32>"
+    text = f"{signature} {{\n  func.return %y : tensor<1xf32>\n}}\n"
     module = checked(text)
     x, y = body(module).args
     assert live_ranges(module) == {x: (-1, -1), y: (-1, 0)}

@@ -69,9 +69,7 @@ def test_exact_passes_keep_every_integer(name: str) -> None:
 
 
 @pytest.mark.parametrize("rounding", ["fixed", "fp32"])
-@pytest.mark.parametrize(
-    "name", ["conv", "matmul-bias-rank-3", "mul-broadcast", "average-pool", "residual-block"]
-)
+@pytest.mark.parametrize("name", ["conv", "matmul-bias-rank-3", "mul-broadcast", "average-pool", "residual-block"])
 def test_folding_and_layout_are_exact_in_other_roundings(name: str, rounding: str) -> None:
     graph = stages(name)
     before = passed(graph.integer, f"legalize{{rounding={rounding}}}")
