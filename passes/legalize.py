@@ -13,12 +13,16 @@ from xdsl.dialects.builtin import FunctionType, ModuleOp, StringAttr, TensorType
 from xdsl.ir import Attribute, SSAValue
 from xdsl.rewriter import Rewriter
 
-from qcompiler.errors import PipelineError
+from qcompiler.arithmetic.pool import average_multiplier
+from qcompiler.arithmetic.requantize import multiplier_fixed, multiplier_fixed2, multiplier_fp32
+from qcompiler.errors import ModelError, PipelineError
 from qcompiler.ir.q_base import ROUNDINGS, QOp, array, number
-from qcompiler.ir.q_elementwise import ConstantOp, LutOp
+from qcompiler.ir.q_conv import ConvOp, MatMulOp
+from qcompiler.ir.q_elementwise import ConstantOp, LutOp, MulOp
+from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.rewriting import remove_dead
-from qcompiler.ir.values import body, defining, integer, integers, is_quantized, main, quantized, shape
+from qcompiler.ir.values import body, defining, describe, integer, integers, is_quantized, main, quantized, shape
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _OTHER = {"u8": "i8", "i8": "u8"}
@@ -27,6 +31,9 @@ _STEP = {"u8": 128, "i8": -128}
 
 _SPOKEN_OF = ((0, "x_zero_point"), (0, "pad_value"), (0, "a_zero_point"), (1, "b_zero_point"), (0, "value"))
 """Attributes that speak of an operand's stored integers: position of the operand, name."""
+
+
+_FORMS = {"fp32": multiplier_fp32, "fixed": multiplier_fixed, "fixed2": multiplier_fixed2}
 
 
 def flipped(kind: UniformType) -> UniformType:
@@ -64,6 +71,7 @@ class Legalize(QuantPass):
                 self._legalize(ctx, op, storage, flipped_values)
                 if "rounding" in op.properties:
                     op.properties["rounding"] = StringAttr(rounding)
+                    _check_multipliers(ctx, op, rounding)
         function = main(module)
         outputs = [v.type for v in body(module).last_op.operands]  # type: ignore[union-attr]
         inputs = [a.type for a in function.body.block.args]
@@ -109,3 +117,25 @@ class Legalize(QuantPass):
     def _flips(kind: Attribute, storage: str) -> bool:
         element = kind.get_element_type() if isinstance(kind, TensorType) else None
         return isinstance(element, UniformType) and element.per_tensor and element.storage == _OTHER[storage]
+
+
+def _check_multipliers(ctx: CompilerContext, op: QOp, rounding: str) -> None:
+    """Checks that the rounding form can express the op's real multipliers."""
+    if isinstance(op, ConvOp | MatMulOp):
+        constant = defining(op.multiplier, ConstantOp)
+        assert constant is not None
+        largest = ctx.store[constant.resource].max()
+    elif isinstance(op, MulOp):
+        largest = op.multiplier()
+    else:
+        assert isinstance(op, AveragePoolOp | MeanOp)
+        count = op.smallest_count()
+        x, y = quantized(op.operands[0]), quantized(op.results[0])
+        largest = average_multiplier(float(x.scale), float(y.scale), count)
+    try:
+        _FORMS[rounding](largest)
+    except ValueError as error:
+        raise ModelError(
+            f"{ctx.source}: {describe(op)}: {error}; take another rounding, or keep the node in float "
+            "(choose-scheme{keep-float=...})"
+        ) from None

@@ -275,6 +275,45 @@ def test_legalize_leaves_weights_and_the_interface_alone() -> None:
     assert main(after.module).function_type == main(graph.integer.module).function_type
 
 
+@pytest.mark.parametrize(
+    ("operation", "multiplier"),
+    [
+        (
+            '"q.mul"(%x, %x) {clamp = array<i64: 0, 255>, rounding = "fp32"} : (tensor<1x4x1x!a>, tensor<1x4x1x!a>)'
+            " -> tensor<1x4x1x!y>",
+            "1.2",
+        ),
+        (
+            '"q.mean"(%x) {axes = array<i64: 1>, clamp = array<i64: 0, 255>, rounding = "fp32"} : (tensor<1x4x1x!a>)'
+            " -> tensor<1x1x1x!y>",
+            "2.0",
+        ),
+        (
+            '"q.average_pool"(%x) {kernel = array<i64: 2>, strides = array<i64: 1>, pads = array<i64: 1, 0>, '
+            'count_include_pad = false, rounding = "fp32", clamp = array<i64: 0, 255>, layout = "NHWC"} : '
+            "(tensor<1x4x1x!a>) -> tensor<1x4x1x!y>",
+            "8.0",
+        ),
+    ],
+)
+def test_rounding_forms_that_cannot_express_a_multiplier(operation: str, multiplier: str) -> None:
+    result = operation.rpartition("-> ")[2]
+    text = f"""\
+!a = !quant.uniform<u8:f32, 1.6e-01>
+!y = !quant.uniform<u8:f32, 2.0e-02>
+module attributes {{q.stage = "integer"}} {{
+  func.func @main(%x: tensor<1x4x1x!a>) -> {result} {{
+    %0 = {operation} loc("here")
+    func.return %0 : {result}
+  }}
+}}
+"""
+    model = Model(checked(text))
+    assert passed(model, "legalize{rounding=fixed}").text() != model.text()
+    with pytest.raises(ModelError, match=rf"multiplier {multiplier}\d* is not below 1, .* another"):
+        passed(model, "legalize{rounding=fixed2}")
+
+
 def test_plan_layout_leaves_no_transposes_between_convolutions() -> None:
     after = passed(stages("residual-block").integer, "plan-layout")
     ops = list(body(after.module).ops)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 from xdsl.dialects.builtin import BoolAttr, DenseArrayBase, IntegerAttr, StringAttr
 from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, prop_def, result_def
 
-from qcompiler.arithmetic.pool import average_pool, mean
+from qcompiler.arithmetic.pool import average_pool, mean, pool_counts
 from qcompiler.arithmetic.softmax import softmax, softmax_table
 from qcompiler.ir.q_base import (
     QUANTIZED,
@@ -18,6 +20,7 @@ from qcompiler.ir.q_base import (
     check_shape,
     limits,
     per_tensor,
+    spatial_axes,
 )
 from qcompiler.ir.q_movement import verify_windows
 from qcompiler.ir.values import integer, integers, quantized, rank, shape, string
@@ -48,6 +51,14 @@ class AveragePoolOp(QOp):
         check_clamp(self, self.clamp, self.y)
         per_tensor(self, self.x, self.y)
         verify_windows(self, (1,) * (rank(self.x) - 2))
+
+    def smallest_count(self) -> int:
+        """The least number of elements that any window is divided by."""
+        spatial = spatial_axes(self.layout, rank(self.x))
+        geometry = [integers(a) for a in (self.kernel, self.strides, self.pads)]
+        counted = bool(integer(self.count_include_pad))
+        extents = [shape(self.x)[axis] for axis in spatial]
+        return int(pool_counts(extents, *geometry, (1,) * len(spatial), False, counted).min())
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
         x, y = quantized(self.x), quantized(self.y)
@@ -87,6 +98,10 @@ class MeanOp(QOp):
         dropped = [d for i, d in enumerate(shape(self.x)) if i not in axes]
         if list(shape(self.y)) not in (kept, dropped):
             self.fail(f"expected a result of shape {kept} or {dropped}, found {list(shape(self.y))}")
+
+    def smallest_count(self) -> int:
+        """The number of elements that every mean is taken over."""
+        return prod(shape(self.x)[axis] for axis in integers(self.axes))
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
         x, y = quantized(self.x), quantized(self.y)
