@@ -14,18 +14,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tvm
 from tvm import te, tirx
+from tvm.ir import TensorLoad
 from tvm.relax import BlockBuilder
 from tvm.s_tir import SBlock
-from tvm.tirx import BufferLoad
+from tvm.tirx import BufferLoad, BufferStore
+from tvm_ffi import structural_map
 
 from .float_gemm import Product, TileShape, choose_tile, emit_product, pack_rows, packed_offset
-from .float_loops import Axis, Nest, Stmt, Var, emit, index, loads, sequence, serial
+from .float_loops import Axis, Nest, Stmt, Var, emit, index, loads, sequence, serial, substitute
 
 if TYPE_CHECKING:
     from .float_schedule import FloatFunction
 
 CONV = "qcompiler.conv"
 """Annotation of a convolution's block: the fields of `ConvShape` in order."""
+
+CHUNK_BYTES = 128 * 1024
+"""The sums of one chunk stay within this size, where whole rows allow it."""
 
 OUT_ELEMENTWISE_FUSABLE = 4
 """TVM's operator pattern `kOutEWiseFusable`."""
@@ -89,22 +94,24 @@ def legalize_conv(builder: BlockBuilder, call: tvm.ir.Call) -> tvm.ir.Expr:
     return builder.call_te(compute, x, w, primfunc_name_hint="conv", primfunc_attrs=attrs)
 
 
-def emit_conv(state: FloatFunction, block: SBlock) -> Stmt:
-    """Code for an annotated block."""
+def emit_conv(state: FloatFunction, block: SBlock, epilogue: SBlock | None) -> Stmt:
+    """Code for an annotated block and the element-wise block that alone reads its result, if there is one.
+
+    Sums of some output rows of one group at a time go to a small buffer, and from there through the epilogue.
+    """
     shape = ConvShape(*(int(value) for value in block.annotations[CONV]))
     store = block.body
     x, w = (load.source for load in loads(store.value) if not load.source.same_as(store.buffer))
     image = _Image.of(shape, state.lanes)
-    y, finish = state.accumulator(store.buffer, image.y_strides(len(store.indices)), image.y_pitch)
-    n, g = Var("n", "int64"), Var("g", "int64")
-    plane = shape.h * shape.w
-    first = (n * index(shape.groups) + g) * index(shape.ic * plane)
+    n, g, chunk = (Var(name, "int64") for name in ("n", "g", "chunk"))
+    first = (n * index(shape.groups) + g) * index(shape.ic * shape.h * shape.w)
     statements = []
     if image.in_place:
         source, base = state.layout.flat[x], first
     else:
         source, base = state.temporary((shape.ic * image.channel + state.lanes,), "image"), index(0)
         statements += [emit(nest, state.lanes) for nest in image.copies(state.layout.flat[x], first, source)]
+    base = base + chunk * index(image.chunk_rows * image.pitch)
     tile = choose_tile(shape.oc, image.columns, state.lanes)
     weights, packed = _weights(state, shape, w, tile)
     steps, taps = shape.ic * shape.kh * shape.kw, shape.kh * shape.kw
@@ -114,22 +121,54 @@ def emit_conv(state: FloatFunction, block: SBlock) -> Stmt:
         row = g * index(shape.oc) + row
         return packed_offset(steps, row, i, height, step) if packed else (row + index(i)) * index(steps) + step
 
+    y = state.layout.flat[store.buffer]
+    direct = epilogue is None and image.y_pitch == shape.oh * shape.ow
+    sums = y if direct else state.temporary((shape.oc * image.y_pitch,), "sums")
+    y_row = (n * index(shape.groups) + g) * index(shape.oc)
     product = Product(
         rows=shape.oc,
         columns=image.columns,
         reduction=((shape.ic, False), (shape.kh, taps <= 9), (shape.kw, shape.kw <= 9)),
         a=weights,
         b=source,
-        y=y,
+        y=sums,
         a_offset=a_offset,
         b_offset=lambda k, column, _: base + k[0] * index(image.channel) + image.shift(k[1], k[2]) + column,
-        y_offset=lambda row, column: (
-            ((n * index(shape.groups) + g) * index(shape.oc) + row) * index(image.y_pitch) + column
-        ),
+        y_offset=lambda row, column: (y_row + row if direct else row) * index(image.y_pitch) + column,
     )
-    statements.append(emit_product(product, tile, state.lanes))
-    code = serial([Axis(n, shape.n), Axis(g, shape.groups)], sequence(statements))
-    return sequence([code, *finish])
+    body = [emit_product(product, tile, state.lanes)]
+    if not direct:
+        nest = _results(state, shape, image, sums, store, epilogue, (n, g, chunk))
+        body.append(emit(nest, state.lanes))
+    statements.append(serial([Axis(chunk, shape.oh // image.chunk_rows)], sequence(body)))
+    return serial([Axis(n, shape.n), Axis(g, shape.groups)], sequence(statements))
+
+
+def _results(
+    state: FloatFunction,
+    shape: ConvShape,
+    image: _Image,
+    sums: Var,
+    store: BufferStore,
+    epilogue: SBlock | None,
+    position: tuple[Var, Var, Var],
+) -> Nest:
+    """The nest that takes the sums of one chunk of one group through the epilogue, or as they are, to the result."""
+    n, g, chunk = position
+    channel, row, column = (Var(name, "int64") for name in ("channel", "row", "column"))
+    axes = (Axis(channel, shape.oc), Axis(row, image.chunk_rows), Axis(column, shape.ow))
+    total = BufferLoad(sums, [channel * index(image.y_pitch) + row * index(image.pitch) + column])
+    place = [n, g * index(shape.oc) + channel, chunk * index(image.chunk_rows) + row, column]
+    if len(store.indices) == 3:
+        del place[2]
+    if epilogue is None:
+        target = state.layout.apply(BufferStore(store.buffer, total, place))
+    else:
+        own = (TensorLoad, lambda load: total if load.source.same_as(store.buffer) else load)
+        target = structural_map(epilogue.body, own)
+        variables = {iteration.var: p for iteration, p in zip(epilogue.iter_vars, place, strict=True)}
+        target = state.layout.apply(substitute(target, variables))
+    return Nest(axes, (), target.buffer, target.indices[0], target.value)
 
 
 def _weights(state: FloatFunction, shape: ConvShape, w: Var, tile: TileShape) -> tuple[Var, bool]:
@@ -151,8 +190,12 @@ class _Image:
     phases_w: int
     rows: int
     pitch: int
+    chunk_rows: int
+    """Output rows whose sums are computed before the next step; divides the output's rows."""
     columns: int
+    """Positions of one chunk, from the first row's start to the last row's end."""
     y_pitch: int
+    """The same, up to whole vectors."""
     in_place: bool
     """The image itself serves as the copy."""
 
@@ -162,11 +205,23 @@ class _Image:
         phases_h = max(i * s.dilation_h % s.stride_h for i in range(s.kh)) + 1
         phases_w = max(j * s.dilation_w % s.stride_w for j in range(s.kw)) + 1
         pitch = s.ow + reach_w // s.stride_w
-        columns = (s.oh - 1) * pitch + s.ow
         pointwise = s.kh == s.kw == s.stride_h == s.stride_w == 1 and (s.oh, s.ow) == (s.h, s.w)
-        in_place = pointwise and columns % lanes == 0
-        y_pitch = -(-columns // lanes) * lanes
-        return _Image(s, phases_h, phases_w, s.oh + reach_h // s.stride_h, pitch, columns, y_pitch, in_place)
+        in_place = pointwise and s.oh * s.ow % lanes == 0
+
+        def columns(rows: int) -> int:
+            return (rows - 1) * pitch + s.ow
+
+        def cost(rows: int) -> tuple[float, float, int]:
+            padded = -(-columns(rows) // lanes) * lanes
+            cycles = choose_tile(s.oc, padded, lanes).cycles / (rows * s.ow)
+            return max(4 * s.oc * padded, CHUNK_BYTES), cycles, -rows
+
+        # In place, a chunk that is no whole number of vectors would read past the end of the last one.
+        choices = [r for r in range(1, s.oh + 1) if s.oh % r == 0 and not (in_place and columns(r) % lanes)]
+        rows = min(choices, key=cost)
+        y_pitch = -(-columns(rows) // lanes) * lanes
+        image_rows = s.oh + reach_h // s.stride_h
+        return _Image(s, phases_h, phases_w, image_rows, pitch, rows, columns(rows), y_pitch, in_place)
 
     @property
     def plane(self) -> int:
@@ -176,10 +231,6 @@ class _Image:
     def channel(self) -> int:
         """Elements of one channel."""
         return self.shape.h * self.shape.w if self.in_place else self.phases_h * self.phases_w * self.plane
-
-    def y_strides(self, rank: int) -> tuple[int, ...]:
-        channels = self.shape.groups * self.shape.oc
-        return (*(channels * self.y_pitch, self.y_pitch, self.pitch)[: rank - 1], 1)
 
     def shift(self, i: tvm.ir.Expr, j: tvm.ir.Expr) -> tvm.ir.Expr:
         """Elements from a channel's start to what tap (i, j) reads for the first output position."""

@@ -102,14 +102,28 @@ def _batch_normalization(add: _Rewriter, node: onnx.NodeProto) -> bool:
 
 
 def _clip(add: _Rewriter, node: onnx.NodeProto) -> bool:
-    """Maximum and minimum with the bounds; TVM's converter does not take bounds of rank 0."""
+    """Bounds of rank 1: TVM's converter does not take those of rank 0. A bound that is NaN is none."""
     if any(name and name not in add.tensors for name in node.input[1:]):
         return False
-    value = node.input[0]
-    bounds = [(op, add.constant(node, i)) for i, op in ((1, "Max"), (2, "Min"))]
-    for op, bound in bounds:
-        if bound is not None and not np.isnan(bound).any():
-            value = add(op, value, add.array(bound))
+    bounds = [add.constant(node, i) for i in (1, 2)]
+    if all(bound is None or bound.ndim for bound in bounds):
+        return False
+    names = [add.array(b.reshape(1)) if b is not None and not np.isnan(b) else "" for b in bounds]
+    add("Clip", node.input[0], *names, output=node.output[0])
+    return True
+
+
+def _pairwise(add: _Rewriter, node: onnx.NodeProto) -> bool:
+    """Sum, Mean, Max and Min, two operands at a time; TVM's converter stacks them all to one tensor."""
+    value, *others = node.input
+    for other in others:
+        if node.op_type in ("Sum", "Mean"):
+            value = add("Add", value, other)
+        else:
+            comparison = "Greater" if node.op_type == "Max" else "Less"
+            value = add("Where", add(comparison, value, other), value, other)
+    if node.op_type == "Mean":
+        value = add("Div", value, add.array(np.float32(len(node.input))))
     add("Identity", value, output=node.output[0])
     return True
 
@@ -351,7 +365,11 @@ REWRITES: dict[str, Callable[[_Rewriter, onnx.NodeProto], bool]] = {
     "Clip": _clip,
     "LRN": _lrn,
     "LpNormalization": _lp_normalization,
+    "Max": _pairwise,
+    "Mean": _pairwise,
+    "Min": _pairwise,
     "Pow": _pow,
+    "Sum": _pairwise,
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,

@@ -45,6 +45,8 @@ class Product:
 class TileShape:
     rows: int
     vectors: int
+    cycles: float
+    """Estimate for one reduction step of the whole product."""
 
 
 def choose_tile(rows: int, columns: int, lanes: int) -> TileShape:
@@ -54,7 +56,7 @@ def choose_tile(rows: int, columns: int, lanes: int) -> TileShape:
     """
     registers = 16 if lanes == 8 else 32
     vectors_needed = -(-columns // lanes)
-    best = None
+    best: TileShape | None = None
     for vectors in range(1, min(8, vectors_needed) + 1):
         most_rows = min(rows, (registers - 1 - vectors) // vectors)
         if most_rows < 1:
@@ -63,9 +65,9 @@ def choose_tile(rows: int, columns: int, lanes: int) -> TileShape:
         height = -(-rows // tiles)
         cycles = max(height * vectors / 2, (height + vectors) / 2, 4.0)
         cost = cycles * (rows / height) * -(-vectors_needed // vectors)
-        if best is None or cost < best[0]:
-            best = (cost, TileShape(height, vectors))
-    return best[1]
+        if best is None or cost < best.cycles:
+            best = TileShape(height, vectors, cost)
+    return best
 
 
 def emit_product(product: Product, tile: TileShape, lanes: int) -> Stmt:

@@ -41,6 +41,10 @@ class FloatFunction:
     packed: dict[Var, tuple[Var, np.ndarray]] = field(default_factory=dict)
     """Flat parameter and values that stand for a constant."""
     temporaries: list[Var] = field(default_factory=list)
+    blocks: list[SBlock | None] = field(default_factory=list)
+    """Blocks of the function in order; None for a statement that is no single block."""
+    fused: set[int] = field(default_factory=set)
+    """Blocks whose code an earlier rule has written."""
     readers: Counter[Var] = field(default_factory=Counter)
     """Number of blocks that read each original buffer."""
 
@@ -49,6 +53,28 @@ class FloatFunction:
         buffer = tirx.decl_buffer(shape, "float32", name)
         self.temporaries.append(buffer)
         return buffer
+
+    def take_epilogue(self, position: int) -> SBlock | None:
+        """The next block, if it alone reads what the block at `position` writes, each element at its own place.
+
+        The caller writes its code.
+        """
+        block = self.blocks[position]
+        following = self.blocks[position + 1] if position + 1 < len(self.blocks) else None
+        if following is None or following.init is not None or self.readers[block.body.buffer] != 1:
+            return None
+        shape = [int(extent) for extent in block.body.buffer.shape]
+        if block.body.buffer in self.outputs or [int(v.dom.extent) for v in following.iter_vars] != shape:
+            return None
+        own = [load for load in loads(following.body.value) if load.source.same_as(block.body.buffer)]
+        for load in own:
+            for i, v, extent in zip(load.indices, following.iter_vars, shape, strict=True):
+                if not (i.same_as(v.var) or (extent == 1 and isinstance(i, IntImm))):
+                    return None
+        if not own:
+            return None
+        self.fused.add(position + 1)
+        return following
 
     def constant_of(self, buffer: Var) -> np.ndarray | None:
         """The values of an original buffer that is a constant and read by one block only."""
@@ -105,16 +131,19 @@ def schedule(func: PrimFunc, constants: Mapping[int, np.ndarray], outputs: int, 
     layout = Layout()
     state = FloatFunction(vector_bytes // 4, layout, set(buffers[len(buffers) - outputs :]), {})
     state.constants = {buffers[i]: array for i, array in constants.items()}
-    nests = [read_block(child) for child in _children(root.body)]
+    children = _children(root.body)
+    state.blocks = [read_block(child) for child in children]
     for buffer in (*buffers, *root.alloc_buffers):
         layout.add(buffer)
-    for block in nests:
+    for block in state.blocks:
         if block is not None:
             state.readers.update({load.source for load in loads(block.body)})
     statements, rules = [], []
-    for child, block in zip(_children(root.body), nests, strict=True):
+    for position, child in enumerate(children):
+        if position in state.fused:
+            continue
         for name, rule in RULES:
-            if (statement := rule(state, child, block)) is not None:
+            if (statement := rule(state, child, position)) is not None:
                 statements.append(statement)
                 rules.append(name)
                 break
@@ -250,26 +279,27 @@ def as_nest(state: FloatFunction, block: SBlock) -> Nest:
     return Nest(tuple(axes[0]), tuple(axes[2]), store.buffer, store.indices[0], store.value, init)
 
 
-def _conv(state: FloatFunction, _: Stmt, block: SBlock | None) -> Stmt | None:
+def _conv(state: FloatFunction, _: Stmt, position: int) -> Stmt | None:
+    block = state.blocks[position]
     if block is None or CONV not in block.annotations:
         return None
-    return emit_conv(state, block)
+    return emit_conv(state, block, state.take_epilogue(position))
 
 
-def _matmul(state: FloatFunction, _: Stmt, block: SBlock | None) -> Stmt | None:
+def _matmul(state: FloatFunction, _: Stmt, position: int) -> Stmt | None:
+    block = state.blocks[position]
     if block is None or block.init is None:
         return None
     original = {flat: buffer for buffer, flat in state.layout.flat.items()}
     return emit_matmul(state, as_nest(state, block), original)
 
 
-def _nest(state: FloatFunction, _: Stmt, block: SBlock | None) -> Stmt | None:
-    if block is None:
-        return None
-    return emit(as_nest(state, block), state.lanes)
+def _nest(state: FloatFunction, _: Stmt, position: int) -> Stmt | None:
+    block = state.blocks[position]
+    return None if block is None else emit(as_nest(state, block), state.lanes)
 
 
-def _plain(state: FloatFunction, statement: Stmt, _: SBlock | None) -> Stmt:
+def _plain(state: FloatFunction, statement: Stmt, _: int) -> Stmt:
     """The statement as it is, in one thread, its blocks opened and its buffers flat."""
 
     def open_block(realize: SBlockRealize):
