@@ -7,6 +7,7 @@ arguments, `q.weight` for the constant operand of an op. `insert-qdq` reads them
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -27,7 +28,7 @@ from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr, UnitAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from qcompiler.calibration.statistics import TensorStatistics
-from qcompiler.errors import CalibrationError
+from qcompiler.errors import CalibrationError, PipelineError
 from qcompiler.ir.graph import border, classes, is_activation
 from qcompiler.ir.onnx_dialect import NoneOp
 from qcompiler.ir.pointwise import Pointwise, fused_clamp, op_name
@@ -88,6 +89,7 @@ class _Chooser:
         self.storage = self.ctx.target.activation_storage if self.ctx.target else "u8"
         self.pointwise = Pointwise.of(self.module, self.ctx.store)
         self.inner = inner_values(self.module, self.ctx.store, self.pointwise)
+        self._check_kept()
         self.integer = self._split()
         self._choose_activations()
         self._choose_weights()
@@ -103,9 +105,19 @@ class _Chooser:
 
     # ------------------------------------------------------------------------------ integer or float
 
+    def _check_kept(self) -> None:
+        present = {name for op in body(self.module).ops for name in location_names(op)}
+        for name in self.options.keep_float:
+            if name not in present:
+                near = difflib.get_close_matches(name, present, 1)
+                hint = f"; did you mean '{near[0]}'?" if near else "; inspect lists the names of a model's nodes"
+                raise PipelineError(f"{self.ctx.source}: keep-float names '{name}', but no node is called so{hint}")
+
     def _reason(self, op: Operation) -> str | None:
         if set(location_names(op)) & set(self.options.keep_float):
             return "kept in float by option"
+        if not any(is_activation(v) for v in op.operands):
+            return "computed from constants"
         values = [v for v in (*op.operands, *op.results) if is_activation(v)]
         if not all(is_float(v) for v in values):
             return reason_for_float(op, self.ctx.store) or f"{op_name(op)} on values that are not float32"

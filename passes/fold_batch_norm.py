@@ -16,7 +16,7 @@ from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.rewriting import replace, rewrite
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import fused_location, is_absent, rank, real, shape, users
+from qcompiler.ir.values import fused_location, integer, is_absent, rank, real, shape, users
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 
@@ -25,10 +25,13 @@ def _affine(op: Operation, x: SSAValue, store: ConstantStore) -> tuple[np.ndarra
     channels, spatial = shape(x)[1], rank(x) - 2
     if op_name(op) == "BatchNormalization":
         arrays = [constant_array(v, store) for v in op.operands[1:5]]
-        if any(a is None for a in arrays) or any(r.first_use for r in op.results[1:]):
+        if any(a is None for a in arrays) or integer(op.properties.get("training_mode")):
             return None
         gamma, beta, mean, variance = (np.asarray(a, np.float64) for a in arrays)
-        factor = gamma / np.sqrt(variance + real(op.properties.get("epsilon"), 1e-5))
+        spread = variance + real(op.properties.get("epsilon"), 1e-5)
+        if not (spread > 0).all():
+            return None
+        factor = gamma / np.sqrt(spread)
         return factor, beta - mean * factor
     if op_name(op) == "Mul":
         other = constant_array(op.operands[1] if op.operands[0] is x else op.operands[0], store)
@@ -44,7 +47,7 @@ class _IntoConv(RewritePattern):
     store: ConstantStore
 
     def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
-        if op_name(op) not in ("BatchNormalization", "Mul"):
+        if op_name(op) not in ("BatchNormalization", "Mul") or len(op.results) != 1:
             return
         x = next((v for v in op.operands if op_name(v.owner) == "Conv" and len(users(v)) == 1), None)
         if x is None or shape(x) != shape(op.results[0]):
@@ -63,7 +66,7 @@ class _IntoConv(RewritePattern):
         b = ConstantOp.of(self.store, f"{base}.bias", (bias * factor + addend).astype(np.float32), location=op.location)
         new = onnx_op("Conv", [conv.operands[0], w.y, b.y], [op.results[0].type], fused_location(conv, op))
         new.properties.update(conv.properties)
-        rewriter.replace(op, [w, b, new], [new.results[0]] + [None] * (len(op.results) - 1))
+        rewriter.replace(op, [w, b, new], [new.results[0]])
 
 
 @dataclass
@@ -73,7 +76,7 @@ class _AsDepthwise(RewritePattern):
     store: ConstantStore
 
     def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
-        if op_name(op) != "BatchNormalization" or rank(op.operands[0]) not in (3, 4):
+        if op_name(op) != "BatchNormalization" or rank(op.operands[0]) not in (3, 4) or len(op.results) != 1:
             return
         x = op.operands[0]
         affine = _affine(op, x, self.store)
@@ -86,8 +89,7 @@ class _AsDepthwise(RewritePattern):
         w = ConstantOp.of(self.store, f"{base}.depthwise", weight, location=op.location)
         b = ConstantOp.of(self.store, f"{base}.bias", addend.astype(np.float32), location=op.location)
         new = onnx_op("Conv", [x, w.y, b.y], [op.results[0].type], op.location, group=channels)
-        if len(op.results) == 1:
-            replace(rewriter, op, w, b, new)
+        replace(rewriter, op, w, b, new)
 
 
 @dataclass(frozen=True)
