@@ -173,12 +173,14 @@ def _results(
 
 def _weights(state: FloatFunction, shape: ConvShape, w: Var, tile: TileShape) -> tuple[Var, bool]:
     """The flat weights, packed by row tiles where they are constant, and whether they are."""
-    values = state.constant_of(w)
-    if values is None:
+    if not state.may_pack(w):
         return state.layout.flat[w], False
-    groups = values.reshape(shape.groups, shape.oc, -1)
-    packed = np.concatenate([pack_rows(matrix, tile.rows) for matrix in groups])
-    return state.replace_constant(w, packed), True
+
+    def pack(values: np.ndarray) -> np.ndarray:
+        groups = values.reshape(shape.groups, shape.oc, -1)
+        return np.concatenate([pack_rows(matrix, tile.rows) for matrix in groups])
+
+    return state.pack(w, shape.groups * shape.oc * shape.ic * shape.kh * shape.kw, pack), True
 
 
 @dataclass(frozen=True)

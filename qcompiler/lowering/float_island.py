@@ -169,7 +169,7 @@ class _Lowering:
         self.values: dict[relax.Var, Value | list] = {}
         self.calls: list[_Call] = []
         self.prefix = f"{self.graph.output[0].name}/"
-        self.scheduled: dict[object, Scheduled] = {}
+        self.scheduled: dict[tuple, Scheduled] = {}
 
     def run(self) -> Program:
         main = self.module["main"]
@@ -184,7 +184,7 @@ class _Lowering:
         results = self._value(main.body.body)
         results = results if isinstance(results, list) else [results]
         program = Program(inputs=names, outputs=[info.name for info in self.graph.output])
-        steps = self._steps()
+        steps = [self._step(call) for call in self.calls]
         renamed: dict[str, str] = {}
         copies: list[Step] = []
         for name, info, value in zip(program.outputs, self.graph.output, results, strict=True):
@@ -237,23 +237,21 @@ class _Lowering:
         size = np.prod(self.buffers[value].shape) if isinstance(value, str) else value.size
         return size == np.prod(shape) and relax.analysis.has_reshape_pattern(self.module[func])
 
-    def _steps(self) -> list[Step]:
-        return [self._step(call) for call in self.calls]
-
     def _step(self, call: _Call) -> Step:
         constants = {i: value for i, value in enumerate(call.arguments) if isinstance(value, np.ndarray)}
-        result = self._schedule(call.func, constants, len(call.outputs))
+        key = call.func, *constants
+        if key not in self.scheduled:
+            self.scheduled[key] = schedule(
+                self.module[call.func], tuple(constants), len(call.outputs), self.vector_bytes
+            )
+        result = self.scheduled[key]
         reads = [i for i in range(len(call.arguments)) if i not in constants]
         order = [*reads, *constants, *range(len(call.arguments), len(result.func.params))]
         func = tirx.PrimFunc([result.func.params[i] for i in order], result.func.body, attrs=result.func.attrs)
-        kernel = Kernel(
-            func, f"float.{result.rule}", tuple(np.ascontiguousarray(result.constants[i]) for i in constants)
-        )
+        values = [result.pack[i](value) if i in result.pack else value for i, value in constants.items()]
+        kernel = Kernel(func, f"float.{result.rule}", tuple(np.ascontiguousarray(value) for value in values))
         inputs = tuple(call.arguments[i] for i in reads)
         return Step(kernel, inputs, call.outputs, f"{self.prefix}{call.func.name_hint}")
-
-    def _schedule(self, func: tvm.ir.GlobalVar, constants: dict[int, np.ndarray], outputs: int) -> Scheduled:
-        return schedule(self.module[func], constants, outputs, self.vector_bytes)
 
     def _copy(self, value: Value, name: str, shape: Sequence[int]) -> Step:
         """A step that copies a buffer or a constant to the program output `name`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,9 +62,9 @@ def emit_matmul(state: FloatFunction, nest: Nest, original: dict[Var, Var]) -> S
     if column.extent != padded and int(y.shape[-1]) != column.extent:
         return None
 
-    if (values := state.constant_of(original[b.source])) is not None and not _uses(b, batch):
-        packed = _pack_constant(values, b, k, column, padded, tile.vectors * lanes)
-        source = state.replace_constant(original[b.source], packed)
+    if state.may_pack(original[b.source]) and not _uses(b, batch):
+        panels = _Panels(b, k, column, padded, tile.vectors * lanes)
+        source = state.pack(original[b.source], k.extent * padded, panels.pack)
         b_offset = lambda ks, first, width: first * index(k.extent) + ks[0] * index(width)  # noqa: E731
     elif along == 1 and column.extent == padded:
         source = b.source
@@ -155,13 +156,22 @@ def _uses(load: TensorLoad, axes: list[Axis]) -> bool:
     return any(coefficient(load.indices[0], axis.var) for axis in axes)
 
 
-def _pack_constant(values: np.ndarray, b: TensorLoad, k: Axis, column: Axis, padded: int, width: int) -> np.ndarray:
-    """Panels of `width` columns, the last one narrower, each with its rows one after the other; zeros past the end."""
-    offset = b.indices[0]
-    step_k, step_n = coefficient(offset, k.var), coefficient(offset, column.var)
-    start = int(Analyzer().simplify(substitute(offset, {k.var: index(0), column.var: index(0)})))
-    places = start + step_k * np.arange(k.extent)[:, None] + step_n * np.arange(column.extent)
-    matrix = np.zeros((k.extent, padded), np.float32)
-    matrix[:, : column.extent] = values.reshape(-1)[places]
-    panels = [matrix[:, i : i + width].reshape(-1) for i in range(0, padded, width)]
-    return np.concatenate(panels)
+@dataclass(frozen=True, eq=False)
+class _Panels:
+    """A constant second operand as panels of `width` columns, the last one narrower, each with its rows one after the
+    other; zeros past the end."""
+
+    b: TensorLoad
+    k: Axis
+    column: Axis
+    padded: int
+    width: int
+
+    def pack(self, values: np.ndarray) -> np.ndarray:
+        offset, k, column = self.b.indices[0], self.k, self.column
+        start = int(Analyzer().simplify(substitute(offset, {k.var: index(0), column.var: index(0)})))
+        steps = [coefficient(offset, axis.var) * np.arange(axis.extent) for axis in (k, column)]
+        matrix = np.zeros((k.extent, self.padded), np.float32)
+        matrix[:, : column.extent] = values.reshape(-1)[start + steps[0][:, None] + steps[1]]
+        panels = [matrix[:, i : i + self.width].reshape(-1) for i in range(0, self.padded, self.width)]
+        return np.concatenate(panels)

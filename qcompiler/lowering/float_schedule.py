@@ -7,7 +7,7 @@ applies: convolution, matrix product, reduction, element-wise; the last one, pla
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from math import prod
 
@@ -24,6 +24,8 @@ from .float_conv import CONV, emit_conv
 from .float_loops import Axis, Layout, Nest, Stmt, Var, emit, index, loads, sequence, substitute
 from .float_matmul import emit_matmul
 
+Pack = Callable[[np.ndarray], np.ndarray]
+
 MAX_INLINED = 400
 """Most nodes of an expression that inlining may duplicate."""
 
@@ -36,10 +38,10 @@ class FloatFunction:
     layout: Layout
     outputs: set[Var]
     """Original buffers that are outputs; their layout is fixed."""
-    constants: dict[Var, np.ndarray]
-    """Values of the parameters that are constants, by original buffer. A rule may replace one by a packed form."""
-    packed: dict[Var, tuple[Var, np.ndarray]] = field(default_factory=dict)
-    """Flat parameter and values that stand for a constant."""
+    constants: set[Var]
+    """Original buffers that are constants."""
+    packed: dict[Var, tuple[Var, Pack]] = field(default_factory=dict)
+    """Flat parameter that stands for a constant, and how to make its values."""
     temporaries: list[Var] = field(default_factory=list)
     blocks: list[SBlock | None] = field(default_factory=list)
     """Blocks of the function in order; None for a statement that is no single block."""
@@ -76,13 +78,13 @@ class FloatFunction:
         self.fused.add(position + 1)
         return following
 
-    def constant_of(self, buffer: Var) -> np.ndarray | None:
-        """The values of an original buffer that is a constant and read by one block only."""
-        return self.constants.get(buffer) if self.readers[buffer] == 1 else None
+    def may_pack(self, buffer: Var) -> bool:
+        """Whether an original buffer is a constant that one block alone reads."""
+        return buffer in self.constants and self.readers[buffer] == 1
 
-    def replace_constant(self, buffer: Var, values: np.ndarray) -> Var:
-        """Passes `values` instead of the constant `buffer`, and returns their parameter."""
-        self.packed[buffer] = tirx.decl_buffer(values.shape, str(values.dtype), buffer.name), values
+    def pack(self, buffer: Var, size: int, pack: Pack) -> Var:
+        """A flat parameter of `size` elements that takes the place of a constant, its values made by `pack`."""
+        self.packed[buffer] = tirx.decl_buffer((size,), str(buffer.dtype), buffer.name), pack
         return self.packed[buffer][0]
 
     def accumulator(self, buffer: Var, strides: tuple[int, ...], rows: int) -> tuple[Var, list[Stmt]]:
@@ -112,16 +114,16 @@ class Scheduled:
     func: PrimFunc
     """Parameters are those of the original function in the same order, flat."""
     rule: str
-    constants: dict[int, np.ndarray]
-    """Values of the constant parameters, by position, in the form `func` expects."""
+    pack: dict[int, Pack]
+    """What makes the values that `func` expects from those of a constant, by position; others stay as they are."""
 
 
-def schedule(func: PrimFunc, constants: Mapping[int, np.ndarray], outputs: int, vector_bytes: int) -> Scheduled:
+def schedule(func: PrimFunc, constants: Collection[int], outputs: int, vector_bytes: int) -> Scheduled:
     """Code for one function.
 
     Args:
         func: a function of blocks over buffers of static shape.
-        constants: values of those parameters that are constants, by position.
+        constants: positions of the parameters that are constants.
         outputs: number of trailing parameters that are written.
         vector_bytes: size of a vector register.
     """
@@ -129,8 +131,8 @@ def schedule(func: PrimFunc, constants: Mapping[int, np.ndarray], outputs: int, 
     buffers = list(func.params)
     root = func.body.block
     layout = Layout()
-    state = FloatFunction(vector_bytes // 4, layout, set(buffers[len(buffers) - outputs :]), {})
-    state.constants = {buffers[i]: array for i, array in constants.items()}
+    written = set(buffers[len(buffers) - outputs :])
+    state = FloatFunction(vector_bytes // 4, layout, written, {buffers[i] for i in constants})
     children = _children(root.body)
     state.blocks = [read_block(child) for child in children]
     for buffer in (*buffers, *root.alloc_buffers):
@@ -151,13 +153,13 @@ def schedule(func: PrimFunc, constants: Mapping[int, np.ndarray], outputs: int, 
     used = _used_buffers(statements)
     body = sequence([*(AllocBuffer(t) for t in temporaries if t in used), *statements])
     params = [state.packed[b][0] if b in state.packed else layout.flat[b] for b in buffers]
-    values = {i: state.packed[buffers[i]][1] if buffers[i] in state.packed else a for i, a in constants.items()}
+    pack = {i: state.packed[b][1] for i, b in enumerate(buffers) if b in state.packed}
     attrs = {"tirx.noalias": True, "s_tir": True, ALLOW_CONTRACTION: 1}
     result = PrimFunc(params, body)
     for key, value in attrs.items():
         result = result.with_attr(key, value)
     result = tirx.transform.ConvertSSA()(tvm.IRModule({"main": result}))["main"]
-    return Scheduled(result, _name(rules), values)
+    return Scheduled(result, _name(rules), pack)
 
 
 def _name(rules: list[str]) -> str:
