@@ -40,11 +40,17 @@ def lower_float(model: onnx.ModelProto, vector_bytes: int = 64) -> Program:
             library. The message names the node.
     """
     try:
-        return _Lowering(decompose(model), vector_bytes).run()
+        return _Lowering(decompose(model), vector_bytes, _location(model)).run()
     except ModelError:
         raise
     except Exception as error:
         raise _explain(model, error) from error
+
+
+def _location(model: onnx.ModelProto) -> str:
+    """The nodes of the island; TVM does not keep which of them became which kernel."""
+    names = [node.name or node.output[0] for node in model.graph.node]
+    return "+".join(names) if len(names) <= 3 else f"{names[0]}+...+{names[-1]} ({len(names)} nodes)"
 
 
 def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
@@ -129,7 +135,7 @@ def _explain(model: onnx.ModelProto, error: Exception) -> ModelError:
     for node in inferred.graph.node:
         alone = _single_node(inferred, node)
         try:
-            _Lowering(decompose(alone), 64).run()
+            _Lowering(decompose(alone), 64, "").run()
         except Exception as reason:
             text = " ".join(str(reason).split())[:300]
             return ModelError(
@@ -161,8 +167,9 @@ class _Call:
 
 
 class _Lowering:
-    def __init__(self, model: onnx.ModelProto, vector_bytes: int):
+    def __init__(self, model: onnx.ModelProto, vector_bytes: int, location: str):
         self.graph = model.graph
+        self.location = location
         self.vector_bytes = vector_bytes
         self.module = to_relax(model)
         self.buffers: dict[str, Buffer] = {}
@@ -182,24 +189,30 @@ class _Lowering:
             for binding in block.bindings:
                 self.values[binding.var] = self._evaluate(binding.var, binding.value)
         results = self._value(main.body.body)
-        results = results if isinstance(results, list) else [results]
-        program = Program(inputs=names, outputs=[info.name for info in self.graph.output])
         steps = [self._step(call) for call in self.calls]
+        steps = self._finish(steps, results if isinstance(results, list) else [results])
+        program = Program(self.buffers, names, [info.name for info in self.graph.output], steps)
+        program.check()
+        return program
+
+    def _finish(self, steps: list[Step], results: list[Value]) -> list[Step]:
+        """The steps with the outputs under their own names; copies where an output is not a kernel's alone."""
+        inputs = {info.name for info in self.graph.input}
         renamed: dict[str, str] = {}
-        copies: list[Step] = []
-        for name, info, value in zip(program.outputs, self.graph.output, results, strict=True):
-            shape = tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
-            if isinstance(value, str) and value not in renamed and value not in names:
+        copies = []
+        for info, value in zip(self.graph.output, results, strict=True):
+            name, shape = info.name, tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
+            if isinstance(value, str) and value not in renamed and value not in inputs:
                 renamed[value] = name
                 self.buffers[name] = replace(self.buffers.pop(value), name=name, shape=shape)
             else:
                 source = renamed.get(value, value) if isinstance(value, str) else value
                 copies.append(self._copy(source, name, shape))
-        rename = lambda values: tuple(renamed.get(value, value) for value in values)  # noqa: E731
-        steps = [replace(s, inputs=rename(s.inputs), outputs=rename(s.outputs)) for s in [*steps, *copies]]
-        program.buffers, program.steps = self.buffers, steps
-        program.check()
-        return program
+
+        def rename(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(renamed.get(name, name) for name in names)
+
+        return [replace(s, inputs=rename(s.inputs), outputs=rename(s.outputs)) for s in [*steps, *copies]]
 
     def _buffer(self, name: str, ty: relax.TensorType) -> str:
         self.buffers[name] = Buffer(name, tuple(int(d) for d in ty.shape), str(ty.dtype))
@@ -251,21 +264,18 @@ class _Lowering:
         values = [result.pack[i](value) if i in result.pack else value for i, value in constants.items()]
         kernel = Kernel(func, f"float.{result.rule}", tuple(np.ascontiguousarray(value) for value in values))
         inputs = tuple(call.arguments[i] for i in reads)
-        return Step(kernel, inputs, call.outputs, f"{self.prefix}{call.func.name_hint}")
+        return Step(kernel, inputs, call.outputs, f"{self.location}: {call.func.name_hint}")
 
     def _copy(self, value: Value, name: str, shape: Sequence[int]) -> Step:
         """A step that copies a buffer or a constant to the program output `name`."""
         dtype = self.buffers[value].dtype if isinstance(value, str) else str(value.dtype)
         self.buffers[name] = Buffer(name, tuple(shape), dtype)
         size = int(np.prod(shape, dtype=np.int64))
-        source, target = (
-            tirx.decl_buffer((size,), dtype, "source"),
-            tirx.decl_buffer((size,), dtype, "target"),
-        )
+        source, target = (tirx.decl_buffer((size,), dtype, role) for role in ("source", "target"))
         i = Axis(tirx.Var("i", "int64"), size)
         nest = Nest((i,), (), target, i.var, tirx.BufferLoad(source, [i.var]))
         func = tirx.PrimFunc([source, target], emit(nest, self.vector_bytes // 4))
         func = func.with_attr("s_tir", True).with_attr("tirx.noalias", True).with_attr(ALLOW_CONTRACTION, 1)
         if isinstance(value, str):
-            return Step(Kernel(func, "float.copy"), (value,), (name,), name)
-        return Step(Kernel(func, "float.copy", (np.ascontiguousarray(value),)), (), (name,), name)
+            return Step(Kernel(func, "float.copy"), (value,), (name,), f"{self.location}: copy")
+        return Step(Kernel(func, "float.copy", (np.ascontiguousarray(value),)), (), (name,), f"{self.location}: copy")
