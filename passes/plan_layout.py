@@ -40,6 +40,7 @@ from qcompiler.ir.values import (
     rank,
     shape,
     string,
+    users,
 )
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
@@ -121,6 +122,30 @@ class _ChannelsLast(RewritePattern):
         after = transpose(new.results[0], to_first(n))
         before.location = new.location = after.location = op.location
         rewriter.replace(op, [before, new, after], [after.y])
+
+
+class _ShuffleChannels(RewritePattern):
+    """Channels of an image that change places in groups do so channels-last: [N, C, H, W] by way of [N, G, K, H, W]."""
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
+        if not isinstance(op, TransposeOp) or rank(op.x) != 5 or integers(op.perm) != (0, 2, 1, 3, 4):
+            return
+        before, readers = defining(op.x, ReshapeOp), users(op.y)
+        if before is None or len(readers) != 1 or not isinstance(readers[0], ReshapeOp):
+            return
+        after = readers[0]
+        n, groups, size, h, w = shape(op.x)
+        if shape(before.x) != (n, groups * size, h, w) or shape(after.y) != shape(before.x):
+            return
+        kind = quantized(op.x)
+        image = transpose(before.x, to_last(4))
+        split = ReshapeOp.create(operands=[image.y], result_types=[TensorType(kind, [n, h, w, groups, size])])
+        swap = transpose(split.results[0], (0, 1, 2, 4, 3))
+        joined = ReshapeOp.create(operands=[swap.y], result_types=[TensorType(kind, [n, h, w, groups * size])])
+        back = transpose(joined.results[0], to_first(4))
+        for made in (image, split, swap, joined, back):
+            made.location = op.location
+        rewriter.replace(after, [image, split, swap, joined, back], [back.y])
 
 
 class _Combine(RewritePattern):
@@ -239,6 +264,7 @@ class PlanLayout(QuantPass):
     def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
         rewrite(module, _TwoDimensional(ctx.store))
         rewrite(module, _ChannelsLast())
+        rewrite(module, _ShuffleChannels())
         rewrite(module, _Combine(), _ReshapeOfReshape(), _SinkTranspose(ctx.store))
 
 

@@ -234,6 +234,21 @@ def _reshape(g: Graph, y: str) -> str:
     return g("Reshape", g("Transpose", y, perm=[0, 1, 3, 2]), g.ints(1, 8, 3, -1))
 
 
+def _shuffle_channels() -> onnx.ModelProto:
+    """Channels in 3 groups of 2 change places, as between grouped convolutions."""
+    g = Graph(x=(2, 3, 5, 4))
+    y = g("Relu", g("Conv", "x", g.weight(6, 3, 1, 1), g.weight(6)))
+    y = g("Transpose", g("Reshape", y, g.ints(2, 3, 2, 5, 4)), perm=[0, 2, 1, 3, 4])
+    y = g("Reshape", y, g.ints(2, 6, 5, 4))
+    return g.proto(g("Conv", y, g.weight(6, 1, 3, 3), g.weight(6), group=6, pads=[1, 1, 1, 1]))
+
+
+def _sum_of_three() -> onnx.ModelProto:
+    g = Graph(x=(1, 3, 6, 5))
+    terms = [g("Conv", "x", g.weight(4, 3, 1, 1), g.weight(4)) for _ in range(3)]
+    return g.proto(g("Sum", *terms))
+
+
 def _transpose(g: Graph, y: str) -> str:
     return g("Transpose", y, perm=[0, 2, 3, 1])
 
@@ -406,6 +421,8 @@ GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     "attention": _attention,
     "inputs-and-outputs": _inputs_and_outputs,
     "residual-block": _residual_block,
+    "shuffle-channels": _shuffle_channels,
+    "sum-of-three": _sum_of_three,
 }
 """Name to a function that makes the ONNX model."""
 

@@ -13,6 +13,7 @@ from qcompiler.exporters.onnx_export import export_onnx
 from qcompiler.interpreter import Interpreter
 from qcompiler.ir.onnx_dialect import OnnxOp
 from qcompiler.ir.q_elementwise import QuantizeOp
+from qcompiler.ir.q_movement import TransposeOp
 from qcompiler.ir.values import body, describe, is_quantized, location_names, value_names
 from qcompiler.pipeline import Stage, stage
 
@@ -128,3 +129,10 @@ def test_stages_are_recorded() -> None:
     assert stage(graph.integer.module) is Stage.INTEGER
     assert stage(passed(graph.integer, "legalize").module) is Stage.LEGAL
     assert stage(passed(graph.integer, "legalize,plan-layout").module) is Stage.LAID_OUT
+
+
+def test_shuffled_channels_stay_channels_last() -> None:
+    """One transposition does the shuffle; the others are at the borders of the graph."""
+    laid_out = passed(stages("shuffle-channels").integer, "legalize,fold-zero-point,plan-layout")
+    perms = [tuple(op.perm.get_values()) for op in body(laid_out.module).ops if isinstance(op, TransposeOp)]
+    assert perms == [(0, 2, 3, 1), (0, 1, 2, 4, 3), (0, 3, 1, 2)]

@@ -93,6 +93,7 @@ class _Exporter:
         self.store = store
         self.names = dict(names)
         self.taken = set(names.values())
+        self.node_names: dict[str, int] = {}
         self.constants: dict[str, str] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
@@ -122,6 +123,11 @@ class _Exporter:
         else:
             raise ModelError(f"{describe(op)} cannot be written as ONNX; export a module from before integerize")
 
+    def _node_name(self, base: str) -> str:
+        """`base`, numbered where several ops come from one original node: onnxruntime wants names to be unique."""
+        count = self.node_names[base] = self.node_names.get(base, 0) + 1
+        return base if count == 1 else self._node_name(f"{base}.{count}")
+
     def _initializer(self, base: str, array: np.ndarray) -> str:
         """Adds an initializer under a name that no value has; returns the name."""
         name, number = base, 1
@@ -144,14 +150,15 @@ class _Exporter:
         scale = self._initializer(f"{name}.scale", element.scales)
         zero = self._initializer(f"{name}.zero_point", element.zero_points.astype(element.dtype))
         attributes = {} if element.axis is None else {"axis": element.axis}
-        node = helper.make_node(kind, [self.names[x], scale, zero], [name], name=name, **attributes)
+        node = helper.make_node(kind, [self.names[x], scale, zero], [name], name=self._node_name(name), **attributes)
         self.nodes.append(node)
 
     def _node(self, op: OnnxOp) -> None:
         inputs = ["" if isinstance(v.type, NoneType) else self.names[v] for v in op.operands]
         outputs = ["" if isinstance(r.type, NoneType) else self.names[r] for r in op.results]
         label = location_names(op)
-        node = helper.make_node(op.SCHEMA.name, inputs, outputs, name=label[-1] if label else outputs[0])
+        name = self._node_name(label[-1] if label else outputs[0])
+        node = helper.make_node(op.SCHEMA.name, inputs, outputs, name=name)
         for name, attribute in {**op.properties}.items():
             node.attribute.append(self._attribute(name, attribute))
         self.nodes.append(node)
