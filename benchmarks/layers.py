@@ -100,9 +100,7 @@ class Contest:
 def conv_contest(layer: Conv, spec: TargetSpec, rng: np.random.Generator) -> Contest:
     pad = layer.kernel // 2
     x = rng.integers(0, 256, (1, layer.size, layer.size, layer.inputs), np.uint8)
-    weights = rng.integers(
-        -127, 127, (layer.outputs, layer.inputs // layer.group, *[layer.kernel] * 2), np.int8, True
-    )
+    weights = rng.integers(-127, 127, (layer.outputs, layer.inputs // layer.group, *[layer.kernel] * 2), np.int8, True)
     bias = rng.integers(-2000, 2000, layer.outputs, np.int32)
     multiplier = _multiplier(rng, layer.outputs, weights[0].size)
     folded = (bias - X_ZERO_POINT * weights.sum((1, 2, 3), np.int64)).astype(np.int32)
@@ -227,9 +225,7 @@ def _theirs(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=9)
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     y = np.zeros(shape, np.uint8)
     binding = session.io_binding()
     for name, value in inputs.items():
