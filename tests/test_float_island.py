@@ -225,6 +225,7 @@ def test_reductions_and_normalizations():
         node("Softmax", "x", "softmax_middle", axis=1),
         node("LogSoftmax", "x", "log_softmax", axis=2),
         node("LayerNormalization", "x,scale,shift", "layer_norm", axis=-1),
+        node("LayerNormalization", "x,scale", "layer_norm_2,layer_mean,layer_inverse", axis=2, epsilon=1e-3),
         node("InstanceNormalization", "image,six,six", "instance_norm"),
         node("BatchNormalization", "image,six,six,mean6,var6", "batch_norm"),
         node("LRN", "image", "lrn", size=5, alpha=0.1, beta=0.75),
@@ -277,7 +278,7 @@ def test_elementwise_and_movement():
         "Mish",
         "Gelu",
     ]
-    unary += ["Sign", "Ceil", "Round", "Neg", "LeakyRelu", "Sin", "Cos", "Atan"]
+    unary += ["Sign", "Ceil", "Round", "Neg", "LeakyRelu", "Sin", "Cos", "Atan", "Sinh", "Cosh"]
     nodes = [node(op, "x", op) for op in unary]
     nodes += [
         node("Abs", "x", "size"),
@@ -316,10 +317,16 @@ def test_elementwise_and_movement():
         node("Resize", "x,,scales", "nearest", mode="nearest", coordinate_transformation_mode="asymmetric"),
         node("Resize", "x,,scales", "linear", mode="linear", coordinate_transformation_mode="half_pixel"),
         node("Resize", "x,,,sizes", "align", mode="linear", coordinate_transformation_mode="align_corners"),
+        node("Resize", "x,,,height", "one_axis", mode="linear", axes=[2]),
         node("CumSum", "x,axis1", "cumsum"),
+        node("Pow", "x,exponent", "cube"),
+        node("IsInf", "infinite", "is_negative_inf", detect_positive=0),
+        node("LpNormalization", "zeros", "lp_of_zero", axis=1),
+        node("ConvTranspose", "x,up", "transposed", strides=[2, 2], output_shape=[18, 21]),
         node("PRelu", "x,y", "prelu"),
     ]
     inputs["deep"] = rand(1, 8, 3, 5)
+    inputs["infinite"] = np.array([np.inf, -np.inf, 1], np.float32)
     constants = {
         "two": np.float32(2),
         "third": np.float32(1 / 3),
@@ -341,6 +348,10 @@ def test_elementwise_and_movement():
         "expanded": np.array([2, 6, 3, 5]),
         "scales": np.array([1, 1, 2, 2], np.float32),
         "sizes": np.array([2, 6, 5, 17]),
+        "height": np.array([13]),
+        "exponent": np.array(3),
+        "zeros": np.zeros((2, 3), np.float32),
+        "up": rand(6, 2, 3, 3),
     }
     outputs = [name for n in nodes for name in n.output]
     check(graph(nodes, inputs, outputs, constants), inputs)
@@ -404,6 +415,12 @@ def test_errors_name_the_node():
     model = graph([node("Relu", "x", "r"), node("Det", "r", "y")], x, ["y"])
     with pytest.raises(ModelError, match=r"the_Det.*Det"):
         lower_float(model)
+    small = {"x": rand(1, 1, 8, 8)}
+    resize = node("Resize", "x,,half", "y", mode="linear", antialias=1)
+    with pytest.raises(ModelError, match=r"the_Resize.*antialias"):
+        lower_float(graph([resize], small, ["y"], {"half": np.array([1, 1, 0.5, 0.5], np.float32)}))
+    with pytest.raises(ModelError, match=r"the_TopK.*run-time library"):
+        lower_float(graph([node("TopK", "x,k", "y,i")], x, ["y"], {"k": np.array([2])}))
     sequence = {"x": rand(2, 1, 3), "w": rand(1, 8, 3), "r": rand(1, 8, 2)}
     model = graph([node("LSTM", "x,w,r", "y", hidden_size=2)], sequence, ["y"])
     with pytest.raises(ModelError, match=r"the_LSTM.*input 1 \('w'\).*constant"):

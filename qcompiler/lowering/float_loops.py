@@ -16,7 +16,7 @@ import tvm
 from tvm import tirx
 from tvm.ir import TensorLoad
 from tvm.sym import Analyzer
-from tvm.tirx import AllocBuffer, BufferLoad, BufferStore, For, ForKind, IntImm, SeqStmt
+from tvm.tirx import AllocBuffer, BufferLoad, BufferStore, Evaluate, For, ForKind, IntImm, SeqStmt
 from tvm_ffi import structural_map
 
 from .float_math import expand_calls, is_vectorizable
@@ -224,6 +224,8 @@ def serial(axes: Sequence[Axis], body: Stmt) -> Stmt:
 
 
 def sequence(statements: Sequence[Stmt]) -> Stmt:
+    if not statements:
+        return Evaluate(index(0))
     return statements[0] if len(statements) == 1 else SeqStmt(list(statements))
 
 

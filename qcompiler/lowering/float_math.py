@@ -120,6 +120,9 @@ _FUNCTIONS: dict[str, Callable[[Bindings, Expr], Expr]] = {
     "tirx.tanh": _tanh,
     "tirx.erf": _erf,
 }
+_LIBRARY = {"tirx.sinh": "sinhf", "tirx.cosh": "coshf"}
+"""Functions of the C library for which TVM has no LLVM intrinsic."""
+
 _LAZY = "prim.if_then_else"
 
 
@@ -144,7 +147,7 @@ def is_vectorizable(value: Expr) -> bool:
 
 def _has_vector_form(call: tvm.ir.Call) -> bool:
     """Whether TVM's vectorizer keeps the call whole."""
-    return _name(call) not in ("", _LAZY) and bool(call.op.get_attr("TVectorizable"))
+    return _name(call) not in ("", _LAZY, *_LIBRARY) and bool(call.op.get_attr("TVectorizable"))
 
 
 def expand_calls(value: Expr, lane: Expr, width: int) -> tuple[list[Stmt], Expr]:
@@ -155,6 +158,12 @@ def expand_calls(value: Expr, lane: Expr, width: int) -> tuple[list[Stmt], Expr]
     Args:
         lane: index of the innermost loop, from 0 to `width`.
     """
+
+    def call_library(call: tvm.ir.Call):
+        symbol = _LIBRARY.get(_name(call)) if str(call.ty) == "float32" else None
+        return call if symbol is None else tirx.call_extern("float32", symbol, *call.args)
+
+    value = structural_map(value, (tvm.ir.Call, call_library))
     if any(_name(call) == _LAZY for call in _calls(value)):
         return [], value
     bind = Bindings(lane, width)

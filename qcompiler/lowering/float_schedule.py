@@ -126,7 +126,11 @@ def schedule(func: PrimFunc, constants: Collection[int], outputs: int, vector_by
         constants: positions of the parameters that are constants.
         outputs: number of trailing parameters that are written.
         vector_bytes: size of a vector register.
+
+    Raises:
+        ValueError: the function calls TVM's run-time library.
     """
+    _refuse_run_time_calls(func)
     func = inline(func)
     buffers = list(func.params)
     root = func.body.block
@@ -165,6 +169,15 @@ def schedule(func: PrimFunc, constants: Collection[int], outputs: int, vector_by
 def _name(rules: list[str]) -> str:
     """The most specific rule that was used."""
     return next(name for name, _ in RULES if name in rules)
+
+
+def _refuse_run_time_calls(func: PrimFunc) -> None:
+    def refuse(call: tvm.ir.Call):
+        if (isinstance(call.op, tvm.ir.Op) and "call_packed" in call.op.name) or "call_cpacked" in str(call.op):
+            raise ValueError(f"it needs {call.args[0]} of TVM's run-time library")
+        return call
+
+    structural_map(func.body, (tvm.ir.Call, refuse))
 
 
 def _used_buffers(statements: list[Stmt]) -> set[Var]:
