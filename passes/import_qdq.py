@@ -16,13 +16,14 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType, f32
 from xdsl.ir import Operation, SSAValue
 
 from qcompiler.arithmetic.affine import quantize
+from qcompiler.errors import ModelError
 from qcompiler.ir.onnx_dialect import ELEMENT_TYPES
 from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import body, integer, is_float, rank, shape, tensor, users
+from qcompiler.ir.values import body, describe, integer, is_float, rank, shape, tensor, users
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _STORAGE = {
@@ -63,7 +64,7 @@ def _type(op: Operation, stored: SSAValue, store: ConstantStore) -> UniformType 
     if scale is None or zero is None or storage is None or scale.dtype != np.float32 or scale.ndim > 1:
         return None
     if not (np.isfinite(scale).all() and (scale > 0).all()):
-        return None
+        raise ModelError(f"{describe(op)}: expected scales that are finite and positive, found {scale.min():g}")
     if scale.size == 1:
         return UniformType.make(storage, scale.reshape(()), zero.reshape(-1)[0])
     axis = integer(op.properties.get("axis"), 1) % rank(op.operands[0])

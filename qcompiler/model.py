@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from qcompiler.errors import IRError
 from qcompiler.ir.q_elementwise import ConstantOp
+from qcompiler.ir.rewriting import verify_module
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.text import parse_module, print_module
 from qcompiler.ir.values import describe, dtype_of, input_names, output_names, shape
@@ -72,6 +73,10 @@ class Model:
                 for name in shlex.split(line.removeprefix(_CONSTANTS)):
                     store.load(path.parent / name)
         module = parse_module(text, str(path))
+        try:
+            verify_module(module)
+        except IRError as error:
+            raise IRError(f"{path}: {error}") from None
         _check_constants(module, store, path)
         return Model(module, store, str(path))
 

@@ -59,9 +59,18 @@ class Stage(enum.IntEnum):
 
 
 def stage(module: ModuleOp) -> Stage:
-    """The recorded stage of a module, FLOAT if none is."""
+    """The recorded stage of a module, FLOAT if none is.
+
+    Raises:
+        IRError: the record names no stage.
+    """
     recorded = module.attributes.get(_STAGE)
-    return Stage[recorded.data.upper()] if isinstance(recorded, StringAttr) else Stage.FLOAT
+    if recorded is None:
+        return Stage.FLOAT
+    if not isinstance(recorded, StringAttr) or recorded.data.upper() not in Stage.__members__:
+        known = ", ".join(s.name.lower() for s in Stage)
+        raise IRError(f"the module's {_STAGE} is {recorded}; expected one of {known}")
+    return Stage[recorded.data.upper()]
 
 
 def set_stage(module: ModuleOp, value: Stage) -> None:
@@ -208,6 +217,7 @@ class PassManager:
                 set_stage(module, previous.ensures)
             try:
                 verify_module(module)
+                reached = stage(module)
             except IRError as error:
                 culprit = f"pass {previous.name} left a broken module" if previous else "the module is broken"
                 raise IRError(f"{context.source}: {culprit}: {error}") from None
@@ -217,10 +227,10 @@ class PassManager:
                 dumper.write(model, self.records[-1])
             if (hook := self.after.get(len(self.records) - 1)) is not None:
                 hook()
-            if isinstance(following, QuantPass) and stage(module) not in following.requires:
+            if isinstance(following, QuantPass) and reached not in following.requires:
                 wanted = ", ".join(s.name.lower() for s in following.requires)
                 raise PipelineError(
-                    f"pass {following.name} requires a module of stage {wanted}; it is {stage(module).name.lower()}. "
+                    f"pass {following.name} requires a module of stage {wanted}; it is {reached.name.lower()}. "
                     f"Passes so far: {', '.join(r.name for r in self.records[1:]) or 'none'}"
                 )
             if following:

@@ -43,7 +43,8 @@ def open_calibration(source: Any, inputs: Inputs, limit: int | None = None) -> I
         limit: at most so many samples: evenly spaced ones where the number is known, else the first ones.
 
     Returns:
-        an iterable for any number of passes; `operator.length_hint` knows its length where that is known.
+        an iterable for any number of passes; `operator.length_hint` knows its length where that is known. A model
+        without inputs has one sample, an empty one, whatever the source.
 
     Raises:
         CalibrationError: no data, a wrong name, shape or dtype, NaN or infinity. What headers show is found
@@ -51,6 +52,8 @@ def open_calibration(source: Any, inputs: Inputs, limit: int | None = None) -> I
     """
     if limit is not None and limit < 1:
         raise CalibrationError(f"at least 1 calibration sample is needed, the limit is {limit}")
+    if not inputs:
+        return [{}]
     if isinstance(source, str | os.PathLike):
         return _Stored(_open_path(Path(source), inputs), inputs, limit)
     if isinstance(source, np.ndarray):

@@ -127,7 +127,7 @@ def _session(proto: onnx.ModelProto, folder: Path | None, values: Sequence[str],
         raise ModelError("the model is over 2 GB: save it with external data and pass its path") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised; their text need not be logged as well
     if folder is not None:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder.resolve())

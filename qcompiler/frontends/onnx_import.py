@@ -27,11 +27,11 @@ from xdsl.dialects.builtin import (
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Region, SSAValue
 
-from qcompiler.errors import ModelError
+from qcompiler.errors import IRError, ModelError
 from qcompiler.ir.onnx_dialect import ELEMENT_TYPES, NoneOp, onnx_ops
 from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import location
+from qcompiler.ir.values import dtype_of, location
 from qcompiler.model import Model
 
 _KIND = onnx.AttributeProto
@@ -73,7 +73,12 @@ class _Importer:
     def run(self) -> Model:
         inputs = [v for v in self.graph.input if v.name not in self.arrays]
         for value in inputs:
-            self._define(value.name, self.block.insert_arg(self.types[value.name], len(self.block.args)))
+            argument = self.block.insert_arg(self.types[value.name], len(self.block.args))
+            try:
+                dtype_of(argument)
+            except IRError as error:
+                raise ModelError(f"{self.source}: input '{value.name}': {error}; it cannot be an input") from None
+            self._define(value.name, argument)
         for node in self.graph.node:
             self._node(node)
         outputs = [self._operand(v.name) for v in self.graph.output]
@@ -148,6 +153,9 @@ class _Importer:
             return NoneType()
         if name not in self.types:
             raise ModelError(f"{self.source}: node '{label}': the shape of its result '{name}' is not known")
+        if 0 in self.types[name].get_shape():
+            extents = list(self.types[name].get_shape())
+            raise ModelError(f"{self.source}: node '{label}': its result '{name}' is empty, of shape {extents}")
         return self.types[name]
 
     def _attribute(self, attribute: onnx.AttributeProto, label: str) -> Attribute:

@@ -60,9 +60,17 @@ class ConstantStore(Mapping[str, np.ndarray]):
         return ConstantStore(self._arrays)
 
     def save(self, path: Path, names: set[str] | None = None) -> None:
-        """Writes the arrays, or those in `names`, as safetensors."""
+        """Writes the arrays, or those in `names`, as safetensors.
+
+        Raises:
+            IRError: the file cannot be written.
+        """
         chosen = self._arrays if names is None else {n: self._arrays[n] for n in sorted(names)}
-        save_file({n: np.ascontiguousarray(a).reshape(a.shape) for n, a in chosen.items()}, path)
+        arrays = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in chosen.items()}
+        try:
+            save_file(arrays, path)
+        except (OSError, SafetensorError) as error:
+            raise IRError(f"{path}: cannot write the constants: {error}") from None
 
     def load(self, path: Path) -> None:
         """Adds the arrays of a safetensors file, memory-mapped.

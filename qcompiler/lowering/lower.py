@@ -37,7 +37,7 @@ from qcompiler.ir.values import (
     users,
     value_names,
 )
-from qcompiler.lowering.compute_movement import copy_kernel
+from qcompiler.lowering.compute_movement import concat_kernel, copy_kernel
 from qcompiler.lowering.halo import pad_copy_kernel, with_border
 from qcompiler.lowering.islands import Island, schedule
 from qcompiler.lowering.program import Buffer, Halo, Kernel, Program, Step
@@ -209,8 +209,11 @@ class Lowering:
             source = self.operand(value)
             self.program.buffers[name] = Buffer(name, view.physical_shape, view.dtype)
             if isinstance(source, np.ndarray):
-                raise ModelError(f"{self.model.source}: output '{label}' is a constant; remove it from the model")
-            self.add(copy_kernel(source, view, self.spec), (value,), [name], f"output {label}")
+                flat = View((source.size,), view.dtype)
+                kernel = concat_kernel([source.reshape(-1)], flat, 0, self.spec)
+            else:
+                kernel = copy_kernel(source, view, self.spec)
+            self.add(kernel, (value,), [name], f"output {label}")
 
 
 def _external(name: str, kind: str) -> str:
