@@ -18,14 +18,14 @@ import onnx
 import onnxruntime
 import tvm
 from onnx import TensorProto, helper, numpy_helper
-from qcompiler.targets.host.spec import tvm_target
-from qcompiler.targets.spec import TargetSpec, resolve_target
 from rich.console import Console
 from rich.table import Table
 
 from qcompiler.ir.opset import OPSET
 from qcompiler.lowering.float_island import lower_float
 from qcompiler.lowering.program import ALIGNMENT, SLACK
+from qcompiler.targets.host.spec import tvm_target
+from qcompiler.targets.spec import TargetSpec, resolve_target
 
 _BATCH_SECONDS = 0.005
 

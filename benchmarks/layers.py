@@ -19,14 +19,14 @@ import onnx
 import onnxruntime
 import tvm
 from onnx import TensorProto, helper, numpy_helper
-from qcompiler.targets.host.kernels import conv_kernel, matmul_kernel, tvm_target
-from qcompiler.targets.spec import TargetSpec, resolve_target
 from rich.console import Console
 from rich.table import Table
 
 from qcompiler.arithmetic.conv import acc_bound
 from qcompiler.lowering.program import ALIGNMENT, SLACK, Kernel
 from qcompiler.lowering.workload import ConvWorkload, MatmulWorkload, Requantize
+from qcompiler.targets.host.kernels import conv_kernel, matmul_kernel, tvm_target
+from qcompiler.targets.spec import TargetSpec, resolve_target
 
 X_ZERO_POINT, Y_ZERO_POINT = 117, 3
 _BATCH_SECONDS = 0.005

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from qcompiler.passes.fusion import inner_values
 from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr, i64
 from xdsl.ir import SSAValue
 
@@ -20,6 +19,7 @@ from qcompiler.ir.graph import is_activation
 from qcompiler.ir.pointwise import Pointwise
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, is_float, size, value_names
+from qcompiler.passes.fusion import inner_values
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 METHODS = ("minmax", "moving-average", "percentile", "entropy", "mse")

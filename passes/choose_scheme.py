@@ -12,18 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from qcompiler.passes.calibrate import calibration_method, load_statistics
-from qcompiler.passes.canonicalize import constant_array, macs
-from qcompiler.passes.fusion import inner_values, matmul_bias
-from qcompiler.passes.integer_rules import present, reason_for_float, rules
-from qcompiler.passes.scheme import (
-    SYMMETRIC_UP_TO,
-    Choice,
-    choose_activation,
-    choose_constant,
-    choose_weight,
-    one_channel,
-)
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr, UnitAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 
@@ -43,6 +31,18 @@ from qcompiler.ir.values import (
     rank,
     users,
     value_names,
+)
+from qcompiler.passes.calibrate import calibration_method, load_statistics
+from qcompiler.passes.canonicalize import constant_array, macs
+from qcompiler.passes.fusion import inner_values, matmul_bias
+from qcompiler.passes.integer_rules import present, reason_for_float, rules
+from qcompiler.passes.scheme import (
+    SYMMETRIC_UP_TO,
+    Choice,
+    choose_activation,
+    choose_constant,
+    choose_weight,
+    one_channel,
 )
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 

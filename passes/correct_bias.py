@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from qcompiler.passes.calibrate import load_statistics
-from qcompiler.passes.canonicalize import constant_array, macs
-from qcompiler.passes.integer_rules import present
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
 
@@ -22,6 +19,9 @@ from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import body, integer, value_names
+from qcompiler.passes.calibrate import load_statistics
+from qcompiler.passes.canonicalize import constant_array, macs
+from qcompiler.passes.integer_rules import present
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from qcompiler.passes.canonicalize import constant_array
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern
@@ -17,6 +16,7 @@ from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.rewriting import replace, rewrite
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import fused_location, integer, is_absent, rank, real, shape, users
+from qcompiler.passes.canonicalize import constant_array
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from qcompiler.passes.canonicalize import constant_array
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
 from qcompiler.ir.pointwise import Pointwise, fused_clamp, op_name
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, shape, users
+from qcompiler.passes.canonicalize import constant_array
 
 
 def matmul_bias(op: Operation, store: ConstantStore) -> Operation | None:

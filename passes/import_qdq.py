@@ -10,8 +10,6 @@ from typing import ClassVar
 
 import numpy as np
 from onnx import TensorProto
-from qcompiler.passes.canonicalize import constant_array
-from qcompiler.passes.integer_rules import present
 from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType, f32
 from xdsl.ir import Operation, SSAValue
 
@@ -24,6 +22,8 @@ from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, describe, integer, is_float, rank, shape, tensor, users
+from qcompiler.passes.canonicalize import constant_array
+from qcompiler.passes.integer_rules import present
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _STORAGE = {

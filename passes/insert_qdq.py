@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from qcompiler.passes.canonicalize import constant_array
-from qcompiler.passes.fusion import matmul_bias
-from qcompiler.passes.integer_rules import present
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr, TensorType, f32
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
@@ -30,6 +27,9 @@ from qcompiler.ir.values import (
     users,
     value_names,
 )
+from qcompiler.passes.canonicalize import constant_array
+from qcompiler.passes.fusion import matmul_bias
+from qcompiler.passes.integer_rules import present
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _MARKS = ("q.integer", "q.types", "q.why", "q.weight", "q.why_weight", "q.operands")

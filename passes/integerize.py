@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from qcompiler.passes.fusion import matmul_bias
-from qcompiler.passes.integer_rules import Site, reason_for_float, rules
 from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
 from xdsl.ir import Operation, SSAValue
 
@@ -23,6 +21,8 @@ from qcompiler.ir.q_elementwise import DequantizeOp, QuantizeOp
 from qcompiler.ir.q_movement import SplitOp
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.values import body, defining, integer, quantized, rank, shape, users
+from qcompiler.passes.fusion import matmul_bias
+from qcompiler.passes.integer_rules import Site, reason_for_float, rules
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 

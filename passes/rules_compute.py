@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from qcompiler.passes.integer_rules import Rule, Site, always, constant, present, stored
 from xdsl.dialects.builtin import BoolAttr, StringAttr, TensorType
 from xdsl.ir import Operation, SSAValue
 
@@ -15,6 +14,7 @@ from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp, SoftmaxOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import dtype_of, element_type, integer, integers, quantized, rank, shape, size
+from qcompiler.passes.integer_rules import Rule, Site, always, constant, present, stored
 
 _ROUNDING = StringAttr("fp32")
 _LAYOUT = StringAttr("NCHW")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from qcompiler.passes.integer_rules import Rule, Site, always, constant, present, stored
-from qcompiler.passes.rules_compute import windows
 from xdsl.dialects.builtin import StringAttr, TensorType
 from xdsl.ir import Operation, SSAValue
 
@@ -23,6 +21,8 @@ from qcompiler.ir.q_movement import (
 )
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import integer, integers, quantized, rank, shape, string
+from qcompiler.passes.integer_rules import Rule, Site, always, constant, present, stored
+from qcompiler.passes.rules_compute import windows
 
 _LAYOUT = StringAttr("NCHW")
 

@@ -92,7 +92,8 @@ def _check_constants(module: ModuleOp, store: ConstantStore, path: Path) -> None
             continue
         if op.resource not in store:
             raise IRError(
-                f"{path}: {describe(op)}: the array '{op.resource}' is in none of the constant files the first lines name"
+                f"{path}: {describe(op)}: the array '{op.resource}' is in none of the constant files "
+                "that the first lines name"
             )
         array = store[op.resource]
         if (array.shape, array.dtype) != (shape(op.y), dtype_of(op.y)):

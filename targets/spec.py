@@ -70,7 +70,5 @@ def resolve_target(name: str) -> TargetSpec:
 def target_names() -> list[str]:
     """All known target names, those of outside packages included."""
     modules: list[ModuleType] = [import_module(path) for path in _BUILT_IN.values()]
-    modules += [
-        entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in _BUILT_IN
-    ]
+    modules += [entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in _BUILT_IN]
     return [name for module in modules for name in module.names()]

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from qcompiler.targets.host.spec import runnable, tvm_target
-from qcompiler.targets.spec import TargetSpec, resolve_target
 
 from qcompiler.lowering.contraction import forbid_contraction
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.view import View
+from qcompiler.targets.host.spec import runnable, tvm_target
+from qcompiler.targets.spec import TargetSpec, resolve_target
 
 SPECS = [resolve_target(f"host:{name}") for name in runnable()]
 """Every instruction set this machine can run, best first."""

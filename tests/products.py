@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import tvm
-from qcompiler.targets.host.spec import runnable, tvm_target
-from qcompiler.targets.spec import TargetSpec, resolve_target
 
 from qcompiler.lowering.contraction import forbid_contraction
 from qcompiler.lowering.program import ALIGNMENT, SLACK, Kernel
+from qcompiler.targets.host.spec import runnable, tvm_target
+from qcompiler.targets.spec import TargetSpec, resolve_target
 
 SPECS = [resolve_target(f"host:{name}") for name in runnable()]
 """Every instruction set this machine can run, best first."""
@@ -31,9 +31,7 @@ def compile_kernel(kernel: Kernel, spec: TargetSpec):
     return tvm.compile(module, target=tvm.target.Target(tvm_target(spec)))
 
 
-def run(
-    kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], dtype: str, spec: TargetSpec
-) -> np.ndarray:
+def run(kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], dtype: str, spec: TargetSpec) -> np.ndarray:
     """The output buffer after one call; what the kernel did not write is `UNWRITTEN`."""
     output = np.full(shape, UNWRITTEN, dtype)
     scratch = [np.full(extents, UNWRITTEN, kind) for extents, kind in kernel.scratch]

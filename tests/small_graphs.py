@@ -10,12 +10,12 @@ from unittest import mock
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
-from qcompiler.passes import choose_scheme
 
 from qcompiler.frontends.onnx_import import import_graph
 from qcompiler.interpreter import Interpreter
 from qcompiler.ir.opset import OPSET
 from qcompiler.model import Model
+from qcompiler.passes import choose_scheme
 from qcompiler.pipeline import CompilerContext, PassManager, parse
 
 Feeds = dict[str, np.ndarray]

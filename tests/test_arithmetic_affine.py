@@ -156,9 +156,7 @@ def test_quantize_equals_onnx(storage, per_axis):
     assert np.array_equal(mine, session.run(None, feeds)[0])
     # The reference evaluator converts to int32 before it saturates: compare where that does not overflow.
     small = np.abs(x.astype(np.float64) / np.reshape(scale, (-1, 1))) < 2**30
-    reference = ReferenceEvaluator(model).run(None, {**feeds, "x": np.where(small, x, 0).astype(np.float32)})[
-        0
-    ]
+    reference = ReferenceEvaluator(model).run(None, {**feeds, "x": np.where(small, x, 0).astype(np.float32)})[0]
     assert np.array_equal(mine[small], reference[small])
 
 

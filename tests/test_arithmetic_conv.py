@@ -34,9 +34,7 @@ def naive_conv(x, w, x_zero_point, w_zero_point, pad_value, strides, pads, dilat
                 slice(p * s, p * s + (k - 1) * d + 1, d)
                 for p, s, k, d in zip(position, strides, w.shape[2:], dilations, strict=True)
             )
-            y[(slice(None), c, *position)] = (
-                (x[(slice(None), channels, *window)] * w[c]).reshape(x.shape[0], -1).sum(1)
-            )
+            y[(slice(None), c, *position)] = (x[(slice(None), channels, *window)] * w[c]).reshape(x.shape[0], -1).sum(1)
     return y + np.reshape(0 if bias is None else bias, (-1, *[1] * rank))
 
 
@@ -55,9 +53,7 @@ def convolutions(draw):
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     x_range, w_range = np.iinfo(x_dtype), np.iinfo(w_dtype)
-    x = rng.integers(x_range.min, x_range.max + 1, (draw(st.integers(1, 2)), group * ic, *spatial)).astype(
-        x_dtype
-    )
+    x = rng.integers(x_range.min, x_range.max + 1, (draw(st.integers(1, 2)), group * ic, *spatial)).astype(x_dtype)
     # 16-bit operands on both sides take small weights, so that the sum stays in int32.
     limit = 50 if x.itemsize == 2 else w_range.max
     w = rng.integers(max(-limit, w_range.min), limit + 1, (group * oc, ic, *kernel)).astype(w_dtype)
@@ -100,9 +96,7 @@ def test_extremes_stay_exact(layout, x_dtype, terms):
     zero_point = int(info.min)
     pieces = prepare_conv(w, 0, x_dtype).plan
     assert (pieces.matrix.dtype == np.float32) == (terms <= 4100)
-    assert (
-        all(127 * 128 * (b - a) <= 2**24 for a, b in itertools.pairwise((0, *pieces.cuts))) or terms == 33_000
-    )
+    assert all(127 * 128 * (b - a) <= 2**24 for a, b in itertools.pairwise((0, *pieces.cuts))) or terms == 33_000
     expected = naive_conv(x, w, zero_point, 0, 0, [1, 1], [0] * 4, [1, 1], 1, None)
     if layout == "NHWC":
         x, expected = np.moveaxis(x, 1, -1), np.moveaxis(expected, 1, -1)
@@ -142,9 +136,7 @@ def _conv_integer(x, w, x_zero_point, strides, pads, dilations, group):
         "conv",
         [
             onnx.helper.make_tensor_value_info("x", x_type, x.shape),
-            onnx.helper.make_tensor_value_info(
-                "w", proto.UINT8 if w.dtype == np.uint8 else proto.INT8, w.shape
-            ),
+            onnx.helper.make_tensor_value_info("w", proto.UINT8 if w.dtype == np.uint8 else proto.INT8, w.shape),
             onnx.helper.make_tensor_value_info("z", x_type, []),
         ],
         [onnx.helper.make_tensor_value_info("y", proto.INT32, [None] * x.ndim)],
@@ -170,9 +162,7 @@ def test_conv_equals_onnxruntime(group, strides, pads, dilations):
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.integers(0, 2**32), st.sampled_from(["u1", "i1", "i2"]), st.sampled_from(["i1", "u1"]), st.booleans()
-)
+@given(st.integers(0, 2**32), st.sampled_from(["u1", "i1", "i2"]), st.sampled_from(["i1", "u1"]), st.booleans())
 def test_matmul_equals_the_definition(seed, a_dtype, b_dtype, per_column):
     rng = np.random.default_rng(seed)
     a_shape, b_shape = [
@@ -191,9 +181,7 @@ def test_matmul_equals_the_definition(seed, a_dtype, b_dtype, per_column):
     y = matmul_acc(a, b, a_zero_point, b_zero_point, bias)
     if np.abs(expected).max() < 2**31:
         assert y.dtype == np.int32 and np.array_equal(y, expected)
-        assert np.array_equal(
-            y, matmul_acc(a, prepare_matmul(b, b_zero_point, a.dtype), a_zero_point, 0, bias)
-        )
+        assert np.array_equal(y, matmul_acc(a, prepare_matmul(b, b_zero_point, a.dtype), a_zero_point, 0, bias))
     assert np.array_equal(matmul_acc(a, b, a_zero_point, b_zero_point), (expected - bias).astype(np.int32))
 
 

@@ -23,9 +23,7 @@ def test_parameters(s_a, s_b, s_y, subtract):
     assert 1 <= n <= 30 and (b <= 0) == (subtract or b == 0)
     assert (2**20 <= max(a, abs(b)) < 2**21) or (largest < Fraction(1, 2**10) and n == 30)
     for coefficient, scale in ((a, s_a), (abs(b), s_b)):
-        assert abs(coefficient - Fraction(scale) / Fraction(s_y) * 2**n) <= Fraction(1, 2) + Fraction(
-            1, 2**20
-        )
+        assert abs(coefficient - Fraction(scale) / Fraction(s_y) * 2**n) <= Fraction(1, 2) + Fraction(1, 2**20)
 
 
 def test_parameters_at_the_edges():
@@ -108,18 +106,14 @@ def test_add_of_16_bits(s_a, s_b, s_y, seed):
     ):
         y = add(left, z_a, right, z_b, *parameters, 11, -32768, 32767, np.int16)
         broadcast = np.broadcast_arrays(left, right)
-        assert np.array_equal(
-            y, exact_add(broadcast[0], z_a, broadcast[1], z_b, *parameters, 11, -32768, 32767)
-        )
+        assert np.array_equal(y, exact_add(broadcast[0], z_a, broadcast[1], z_b, *parameters, 11, -32768, 32767))
 
 
 def test_fused_relu_is_a_clamp():
     q = BYTE.astype(np.int8)
     parameters = add_parameters(0.1, 0.2, 0.15)
     plain = add(q[:, None], 3, q, -9, *parameters, -20, -128, 127, np.int8)
-    assert np.array_equal(
-        add(q[:, None], 3, q, -9, *parameters, -20, -20, 50, np.int8), np.clip(plain, -20, 50)
-    )
+    assert np.array_equal(add(q[:, None], 3, q, -9, *parameters, -20, -20, 50, np.int8), np.clip(plain, -20, 50))
 
 
 @pytest.mark.parametrize("rounding", ["fp32", "fixed", "fixed2"])
@@ -130,9 +124,7 @@ def test_mul_of_all_pairs(rounding):
     product = np.multiply.outer(BYTE - 7, BYTE - 200)
     assert np.array_equal(y, requantize(product.astype(np.int32), m, 90, 0, 255, np.uint8, rounding))
     # The first rounding of fixed2 counts in units of 2^-6 here.
-    assert np.abs(np.clip(product * m + 90, 0, 255) - y).max() <= 0.5 + (
-        2.0**-7 if rounding == "fixed2" else 1e-4
-    )
+    assert np.abs(np.clip(product * m + 90, 0, 255) - y).max() <= 0.5 + (2.0**-7 if rounding == "fixed2" else 1e-4)
 
 
 def test_mul_of_16_bits():

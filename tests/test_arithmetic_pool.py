@@ -70,19 +70,11 @@ def test_pools_equal_the_definition(geometry, dtype, seed, zero_point):
     assert largest.dtype == q.dtype and sums.dtype == np.int32 and largest.shape[2:] == counts[True].shape
     for position, window in naive_windows(spatial, *arguments):
         inside = [p for p in window if all(0 <= a < size for a, size in zip(p, spatial, strict=True))]
-        padded = [
-            p for p in window if all(-pads[i] <= p[i] < spatial[i] + pads[rank + i] for i in range(rank))
-        ]
-        values = (
-            np.stack([q[(..., *p)].astype(int) for p in inside]) if inside else np.full((1, 2, 3), info.min)
-        )
+        padded = [p for p in window if all(-pads[i] <= p[i] < spatial[i] + pads[rank + i] for i in range(rank))]
+        values = np.stack([q[(..., *p)].astype(int) for p in inside]) if inside else np.full((1, 2, 3), info.min)
         assert np.array_equal(largest[(..., *position)], values.max(0))
-        assert np.array_equal(
-            sums[(..., *position)], (values - zero_point).sum(0) if inside else np.zeros((2, 3))
-        )
-        assert counts[False][position] == max(len(inside), 1) and counts[True][position] == max(
-            len(padded), 1
-        )
+        assert np.array_equal(sums[(..., *position)], (values - zero_point).sum(0) if inside else np.zeros((2, 3)))
+        assert counts[False][position] == max(len(inside), 1) and counts[True][position] == max(len(padded), 1)
     last = np.ascontiguousarray(np.moveaxis(q, 1, -1))
     assert np.array_equal(max_pool(last, *arguments, "NHWC"), np.moveaxis(largest, 1, -1))
     assert np.array_equal(pool_sums(last, zero_point, *arguments, "NHWC"), np.moveaxis(sums, 1, -1))

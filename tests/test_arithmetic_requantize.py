@@ -175,8 +175,7 @@ def test_real_multiplier_rounds_once():
     s_x, s_w, s_y = (10.0 ** rng.uniform(-6, 3, (3, 200))).astype(np.float32)
     m = real_multiplier(s_x, s_w, s_y)
     exact = [
-        Fraction(float(a)) * Fraction(float(b)) / Fraction(float(c))
-        for a, b, c in zip(s_x, s_w, s_y, strict=True)
+        Fraction(float(a)) * Fraction(float(b)) / Fraction(float(c)) for a, b, c in zip(s_x, s_w, s_y, strict=True)
     ]
     assert m.dtype == np.float64 and m.tolist() == [float(v) for v in exact]
     assert isinstance(real_multiplier(s_x[0], s_w[0], s_y[0]), np.float64)

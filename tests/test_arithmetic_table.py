@@ -69,9 +69,7 @@ def test_functions_are_those_of_onnx(op_name):
     finite = np.isfinite(expected)
     largest = np.abs(expected[finite]).max()
     scale = np.float32(largest / 97.31)
-    table = build_table(
-        function(op_name, **attributes), np.float32(0.0625), 10, "i8", scale, 3, -128, 127, "i8"
-    )
+    table = build_table(function(op_name, **attributes), np.float32(0.0625), 10, "i8", scale, 3, -128, 127, "i8")
     difference = table.astype(int) - quantize(expected, scale, 3, -128, 127, np.int8).astype(int)
     assert np.abs(difference).max() <= 1 and np.count_nonzero(difference) <= 3
 

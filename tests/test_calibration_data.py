@@ -25,9 +25,7 @@ def stacked(feeds, name="image"):
 def check_images(data, expected=IMAGES):
     for _ in range(2):
         feeds = list(data)
-        assert all(
-            feed["image"].shape == (1, 3, 4, 5) and feed["image"].dtype == np.float32 for feed in feeds
-        )
+        assert all(feed["image"].shape == (1, 3, 4, 5) and feed["image"].dtype == np.float32 for feed in feeds)
         np.testing.assert_array_equal(stacked(feeds), expected)
     assert operator.length_hint(data) == len(expected)
 

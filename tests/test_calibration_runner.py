@@ -153,9 +153,7 @@ def test_messages(tmp_path):
     with pytest.raises(CalibrationError, match="sample 1: the float model does not run on it"):
         calibrate(MODEL, VALUES, [FEEDS[0], {"x": np.zeros((1, 2, 8, 8), np.float32)}])
     bad = {"x": np.full((1, 3, 8, 8), np.nan, np.float32)}
-    with pytest.raises(
-        CalibrationError, match="sample 2: value 'x' of the float model holds NaN in 192 of 192"
-    ):
+    with pytest.raises(CalibrationError, match="sample 2: value 'x' of the float model holds NaN in 192 of 192"):
         calibrate(MODEL, VALUES, [*FEEDS[:2], bad])
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x07garbage")
     with pytest.raises(ModelError, match=r"broken\.onnx"):

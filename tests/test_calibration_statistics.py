@@ -97,18 +97,14 @@ def test_blocks_of_large_samples_cover_every_element(shape, axis):
     assert (s.count, s.zeros) == (expected.count, expected.zeros)
     others = None if axis is None else tuple(i for i in range(x.ndim) if i != axis % x.ndim)
     np.testing.assert_array_equal(s.channel_minimum, np.atleast_1d(x.min(axis=others)))
-    np.testing.assert_allclose(
-        s.channel_mean, np.atleast_1d(x.mean(axis=others, dtype=np.float64)), atol=1e-6
-    )
+    np.testing.assert_allclose(s.channel_mean, np.atleast_1d(x.mean(axis=others, dtype=np.float64)), atol=1e-6)
 
 
 def test_moving_range_is_the_decayed_average():
     lows, highs = [-1.0, -3.0, -2.0], [4.0, 1.0, 2.0]
     s = observe([[lo, hi] for lo, hi in zip(lows, highs, strict=True)])
     weights = DECAY ** np.arange(2, -1, -1)
-    assert s.moving_range == pytest.approx(
-        (np.average(lows, weights=weights), np.average(highs, weights=weights))
-    )
+    assert s.moving_range == pytest.approx((np.average(lows, weights=weights), np.average(highs, weights=weights)))
 
 
 def test_size_does_not_grow_with_samples():

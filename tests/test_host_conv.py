@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from products import SPECS, UNWRITTEN, assembly, random_stored, run
-from qcompiler.targets.host.conv import conv_dense, conv_generic, conv_kernel, conv_rules
-from qcompiler.targets.host.spec import names, runnable
-from qcompiler.targets.spec import TargetSpec, resolve_target, target_names
 
 from qcompiler.arithmetic.requantize import requantize
 from qcompiler.errors import TargetError
 from qcompiler.lowering.halo import pad_copy_kernel, with_border
 from qcompiler.lowering.workload import ConvWorkload, Requantize
+from qcompiler.targets.host.conv import conv_dense, conv_generic, conv_kernel, conv_rules
+from qcompiler.targets.host.spec import names, runnable
+from qcompiler.targets.spec import TargetSpec, resolve_target, target_names
 
 NO_HALO = (0, 0, 0, 0)
 ONE = (1, 1, 1, 1)
@@ -47,9 +47,7 @@ class Case:
         rng = np.random.default_rng(seed)
         x = random_stored(rng, self.x_dtype, self.shape)
         limit = 127 if self.weight_dtype == "int8" else 255
-        weights = rng.integers(
-            -limit, limit, (self.oc, ic // self.group, *self.kernel), self.weight_dtype, True
-        )
+        weights = rng.integers(-limit, limit, (self.oc, ic // self.group, *self.kernel), self.weight_dtype, True)
         x_zero_point = 117 if self.x_dtype == "uint8" else -3
         y_limits = np.iinfo(self.y_dtype)
         y_zero_point = (y_limits.min + y_limits.max) // 3
@@ -105,26 +103,18 @@ class Problem:
         """`[n, oh, ow, oc]`, tap by tap in int64."""
         c = self.workload
         top, left, bottom, right = c.pads
-        x = np.pad(
-            self.x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=c.pad_value
-        ).astype(np.int64)
+        x = np.pad(self.x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=c.pad_value).astype(np.int64)
         acc = np.zeros((c.n, c.oh, c.ow, c.group, c.oc // c.group), np.int64)
         weights = self.weights.astype(np.int64).reshape(c.group, c.oc // c.group, -1, c.kh, c.kw)
         for i in range(c.kh):
             for j in range(c.kw):
-                rows = slice(
-                    i * c.dilations[0], i * c.dilations[0] + (c.oh - 1) * c.strides[0] + 1, c.strides[0]
-                )
-                columns = slice(
-                    j * c.dilations[1], j * c.dilations[1] + (c.ow - 1) * c.strides[1] + 1, c.strides[1]
-                )
+                rows = slice(i * c.dilations[0], i * c.dilations[0] + (c.oh - 1) * c.strides[0] + 1, c.strides[0])
+                columns = slice(j * c.dilations[1], j * c.dilations[1] + (c.ow - 1) * c.strides[1] + 1, c.strides[1])
                 seen = x[:, rows, columns].reshape(c.n, c.oh, c.ow, c.group, -1)
                 acc += np.einsum("nhwgk,gok->nhwgo", seen, weights[..., i, j])
         acc = acc.reshape(c.n, c.oh, c.ow, c.oc) + self.bias
         made = c.requantize
-        return requantize(
-            acc, made.multiplier, made.zero_point, *made.clamp, made.out_dtype, made.rounding, 3
-        )
+        return requantize(acc, made.multiplier, made.zero_point, *made.clamp, made.out_dtype, made.rounding, 3)
 
     def check(self, spec: TargetSpec, rule=conv_kernel) -> str:
         """Runs the kernel, compares all of its output buffer, returns the rule's name."""
@@ -133,9 +123,7 @@ class Problem:
         y = run(kernel, [self.stored], c.y_shape, c.requantize.out_dtype, spec)
         top, left, bottom, right = c.y_halo
         widths = ((0, 0), (top, bottom), (left, right), (0, 0))
-        np.testing.assert_array_equal(
-            y, np.pad(self.expected(), widths, constant_values=UNWRITTEN).reshape(c.y_shape)
-        )
+        np.testing.assert_array_equal(y, np.pad(self.expected(), widths, constant_values=UNWRITTEN).reshape(c.y_shape))
         return kernel.rule
 
 
@@ -270,9 +258,7 @@ def test_pad_copy(shape: tuple[int, int, int, int], y_halo: tuple[int, int, int,
 def test_with_border_fills_what_the_kernel_left() -> None:
     problem = Case((2, 9, 11, 5), 17, (3, 3), pads=ONE, y_halo=(1, 2, 3, 4)).build()
     c = problem.workload
-    kernel = with_border(
-        conv_kernel(c, problem.weights, problem.bias, SPECS[0]), (c.n, c.oh, c.ow, c.oc), c.y_halo, 7
-    )
+    kernel = with_border(conv_kernel(c, problem.weights, problem.bias, SPECS[0]), (c.n, c.oh, c.ow, c.oc), c.y_halo, 7)
     expected = np.pad(problem.expected(), ((0, 0), (1, 3), (2, 4), (0, 0)), constant_values=7)
     y = run(kernel, [problem.stored], c.y_shape, "uint8", SPECS[0])
     np.testing.assert_array_equal(y.reshape(expected.shape), expected)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from products import SPECS, assembly, random_stored, run
-from qcompiler.targets.host.matmul import matmul_constant, matmul_generic, matmul_kernel, matmul_rules
-from qcompiler.targets.spec import TargetSpec
 
 from qcompiler.arithmetic.requantize import requantize
 from qcompiler.lowering.workload import MatmulWorkload, Requantize
+from qcompiler.targets.host.matmul import matmul_constant, matmul_generic, matmul_kernel, matmul_rules
+from qcompiler.targets.spec import TargetSpec
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from qcompiler.targets.host.spec import runnable
 
 import qcompiler
 from qcompiler.bundle import Bundle
+from qcompiler.targets.host.spec import runnable
 from qcompiler.verify import integer_program, verify
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -208,9 +208,7 @@ def test_initializers_are_no_inputs() -> None:
 
 def test_a_shape_that_depends_on_data_is_refused_by_node() -> None:
     model = model_of([node("NonZero", "x", name="find")], {"x": [4]}, ["y"])
-    with pytest.raises(
-        ModelError, match=r"node 'find' \(NonZero\): the shape of its result 'y' is not static"
-    ):
+    with pytest.raises(ModelError, match=r"node 'find' \(NonZero\): the shape of its result 'y' is not static"):
         normalize(model)
 
 
@@ -375,9 +373,7 @@ def test_inconsistent_graphs_are_refused(nodes: list[onnx.NodeProto], message: s
 
 def test_local_functions_are_inlined() -> None:
     body = [helper.make_node("Mul", ["a", "a"], ["s"]), helper.make_node("Add", ["s", "b"], ["o"])]
-    function = helper.make_function(
-        "own", "SquareAdd", ["a", "b"], ["o"], body, [helper.make_opsetid("", 17)]
-    )
+    function = helper.make_function("own", "SquareAdd", ["a", "b"], ["o"], body, [helper.make_opsetid("", 17)])
     calls = [
         helper.make_node("SquareAdd", ["x", "w"], ["t"], "first", domain="own"),
         helper.make_node("SquareAdd", ["t", "w"], ["y"], "second", domain="own"),
@@ -461,9 +457,7 @@ def test_other_float_types_are_computed_in_float32(element: int, dtype: Any, wor
 
 def test_doubles_beyond_float32_become_its_largest() -> None:
     nodes = [node("Max", "x,c")]
-    model = normalize(
-        model_of(nodes, {"x": [2]}, ["y"], {"c": np.array([-1e300, 2.0])}, element=TensorProto.DOUBLE)
-    )
+    model = normalize(model_of(nodes, {"x": [2]}, ["y"], {"c": np.array([-1e300, 2.0])}, element=TensorProto.DOUBLE))
     assert constant(model, "c").tolist() == [np.finfo(np.float32).min, 2.0]
 
 
@@ -613,9 +607,7 @@ def test_quantized_operators_become_qdq(name: str) -> None:
     """The runtime's integer kernels round differently by at most one step."""
     operator, shape, own, expected_ops = OPERATORS[name]
     constants = {k: np.asarray(v) for k, v in {**SCALES, **own}.items() if k in operator.input}
-    model = model_of(
-        [operator], {"x": shape}, ["y"], constants, 13, TensorProto.UINT8, domains=["com.microsoft"]
-    )
+    model = model_of([operator], {"x": shape}, ["y"], constants, 13, TensorProto.UINT8, domains=["com.microsoft"])
     normalized = normalize(model)
     assert sorted(ops(normalized)) == sorted(expected_ops)
     x = u8(np.random.default_rng(8), *shape)
@@ -626,9 +618,7 @@ def test_quantized_operators_become_qdq(name: str) -> None:
 
 
 def contrib(op: str, inputs: str, outputs: str = "y", **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(
-        op, inputs.split(","), outputs.split(","), "c", domain="com.microsoft", **attributes
-    )
+    return helper.make_node(op, inputs.split(","), outputs.split(","), "c", domain="com.microsoft", **attributes)
 
 
 CONTRIBUTED: dict[str, tuple[onnx.NodeProto, tuple[int, ...], dict[str, np.ndarray]]] = {
@@ -659,9 +649,7 @@ def test_contributed_ops_become_standard_ones(name: str) -> None:
     normalized = normalize(model)
     assert not any(n.domain for n in normalized.proto.graph.node)
     x = weights(*shape)
-    np.testing.assert_allclose(
-        run(complete(normalized), {"x": x})[0], run(model, {"x": x})[0], rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(run(complete(normalized), {"x": x})[0], run(model, {"x": x})[0], rtol=1e-5, atol=1e-6)
 
 
 # ---- real models
@@ -690,9 +678,7 @@ def check_real(path: Path) -> None:
     onnx.checker.check_model(model)
     feeds = feeds_for(path)
     for expected, found in zip(run(str(path), feeds), run(model, feeds), strict=True):
-        np.testing.assert_allclose(
-            found, expected, rtol=1e-4, atol=1e-5 * max(1.0, float(np.abs(expected).max()))
-        )
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
 
 
 @pytest.mark.models

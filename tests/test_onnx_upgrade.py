@@ -322,21 +322,15 @@ def test_ops_newer_than_ours_are_expanded_by_their_definition(
 ) -> None:
     x = np.random.default_rng(1).standard_normal((2, 2, 3, 8)).astype(np.float32)
     constants = {"scale": np.linspace(0.5, 2, 8).astype(np.float32)} if "scale" in inputs else {}
-    model = model_of(
-        [helper.make_node(op, inputs, ["y"], "n", **attributes)], {"x": x.shape}, ["y"], constants, since
-    )
+    model = model_of([helper.make_node(op, inputs, ["y"], "n", **attributes)], {"x": x.shape}, ["y"], constants, since)
     normalized = normalize(model)
     assert op not in ops(normalized)
-    np.testing.assert_allclose(
-        run(complete(normalized), {"x": x})[0], run(model, {"x": x})[0], rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(run(complete(normalized), {"x": x})[0], run(model, {"x": x})[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_newer_op_that_cannot_be_expanded_is_an_error() -> None:
     model = model_of([node("CumProd", "x,axis")], {"x": [2, 3]}, ["y"], {"axis": np.array(0, np.int64)}, 26)
-    with pytest.raises(
-        ModelError, match=r"node 'cumprod' \(CumProd\).*opset 26; export the model with opset 21"
-    ):
+    with pytest.raises(ModelError, match=r"node 'cumprod' \(CumProd\).*opset 26; export the model with opset 21"):
         normalize(model)
 
 

@@ -12,9 +12,6 @@ import numpy as np
 import onnx
 import pytest
 from ir_text import checked, invented
-from qcompiler.passes import choose_scheme
-from qcompiler.passes.calibrate import load_statistics
-from qcompiler.passes.legalize import flipped
 from small_graphs import (
     GRAPHS,
     TO_QDQ,
@@ -36,6 +33,9 @@ from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, integers, location_names, main, quantized
 from qcompiler.model import Model
+from qcompiler.passes import choose_scheme
+from qcompiler.passes.calibrate import load_statistics
+from qcompiler.passes.legalize import flipped
 
 LOWER = "integerize,legalize,fold-zero-point,plan-layout,cse,dce"
 

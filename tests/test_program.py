@@ -251,9 +251,7 @@ def assembly(func, mtriple: str, mcpu: str) -> str:
     return tvm.tirx.build(func, target).inspect_source("asm")
 
 
-@pytest.mark.parametrize(
-    "target", [("x86_64-linux-gnu", "skylake-avx512"), ("aarch64-linux-gnu", "cortex-a76")]
-)
+@pytest.mark.parametrize("target", [("x86_64-linux-gnu", "skylake-avx512"), ("aarch64-linux-gnu", "cortex-a76")])
 def test_products_and_sums_are_not_fused(target):
     fused = re.compile(r"\b(vfmadd\w*|fmla|fmadd)\b")
     assert fused.search(assembly(multiply_add, *target))

@@ -31,9 +31,7 @@ def _parse_storage(storage: str) -> tuple[bool, int]:
     match = re.fullmatch(r"([iu])(\d+)", storage)
     bits = int(match[2]) if match else 0
     if match is None or not (2 <= bits <= 16 or bits == 32):
-        raise ValueError(
-            f"unknown storage type {storage!r}: expected i or u and 2..16 or 32 bits, as in 'u8'"
-        )
+        raise ValueError(f"unknown storage type {storage!r}: expected i or u and 2..16 or 32 bits, as in 'u8'")
     return match[1] == "i", bits
 
 
@@ -57,9 +55,7 @@ def choose_symmetric(lo: float, hi: float, qmin: int, qmax: int) -> tuple[np.flo
     return scale[0], int(zero_point[0])
 
 
-def choose_affine_per_channel(
-    lo: np.ndarray, hi: np.ndarray, qmin: int, qmax: int
-) -> tuple[np.ndarray, np.ndarray]:
+def choose_affine_per_channel(lo: np.ndarray, hi: np.ndarray, qmin: int, qmax: int) -> tuple[np.ndarray, np.ndarray]:
     """`choose_affine` on arrays of ranges: float32 scales and int32 zero points of the same shape."""
     lo, hi = _extended_range(lo, hi)
     scale, degenerate = _stored_scale((hi - lo) / (qmax - qmin))
@@ -67,9 +63,7 @@ def choose_affine_per_channel(
     return scale, np.where(degenerate, 0, zero_point).astype(np.int32)
 
 
-def choose_symmetric_per_channel(
-    lo: np.ndarray, hi: np.ndarray, qmin: int, qmax: int
-) -> tuple[np.ndarray, np.ndarray]:
+def choose_symmetric_per_channel(lo: np.ndarray, hi: np.ndarray, qmin: int, qmax: int) -> tuple[np.ndarray, np.ndarray]:
     """`choose_symmetric` on arrays of ranges: float32 scales and int32 zero points of the same shape."""
     lo, hi = _extended_range(lo, hi)
     zero_point = 0 if qmin < 0 else (qmin + qmax + 1) // 2

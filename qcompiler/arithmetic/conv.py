@@ -54,9 +54,7 @@ class ConvWeights:
     def tapwise(self) -> bool:
         """Depthwise in one float32 piece: summed tap by tap instead of as matrix products."""
         plan = self.plan
-        return (
-            self.shape[1] == 1 and self.group > 1 and len(plan.cuts) == 1 and plan.matrix.dtype == np.float32
-        )
+        return self.shape[1] == 1 and self.group > 1 and len(plan.cuts) == 1 and plan.matrix.dtype == np.float32
 
 
 @dataclass(frozen=True)
@@ -124,9 +122,7 @@ def conv_acc(
         raise ValueError(f"the weights were prepared for {w.x_dtype} activations, not {x.dtype}")
     channel_axis = 1 if w.layout == "NCHW" else x.ndim - 1
     if x.ndim != len(w.shape) or x.shape[channel_axis] != w.shape[1] * w.group:
-        raise ValueError(
-            f"activations {x.shape} ({w.layout}) do not fit weights {w.shape} in {w.group} groups"
-        )
+        raise ValueError(f"activations {x.shape} ({w.layout}) do not fit weights {w.shape} in {w.group} groups")
     x = channels_first(x, w.layout)
     offset = w.plan.sums.reshape(-1) * (_centre(x.dtype) - int(x_zero_point))
     if bias is not None:
@@ -247,13 +243,9 @@ def _by_matrix(windows: np.ndarray, w: ConvWeights, offset: np.ndarray) -> np.nd
     """Windows gathered into a matrix for each group, then one product."""
     rank = len(w.shape) - 2
     batch, out = windows.shape[0], windows.shape[2 + rank :]
-    windows = (
-        windows.reshape(batch, w.group, w.shape[1], *windows.shape[2:]) if w.group > 1 else windows[:, None]
-    )
+    windows = windows.reshape(batch, w.group, w.shape[1], *windows.shape[2:]) if w.group > 1 else windows[:, None]
     if w.layout == "NCHW":
-        columns = windows.astype(w.plan.matrix.dtype, order="C").reshape(
-            batch, w.group, -1, int(np.prod(out))
-        )
+        columns = windows.astype(w.plan.matrix.dtype, order="C").reshape(batch, w.group, -1, int(np.prod(out)))
         acc = _product(w.plan, columns, columns=True).reshape(batch, w.shape[0], *out)
         acc += offset.reshape(-1, *[1] * rank)
         return acc
@@ -287,9 +279,7 @@ def _tapwise(
     block = max(1, _TAP_BLOCK // (batch * multiplier * int(np.prod(out))))
     for begin in range(0, channels, block):
         part = slice(begin, begin + block)
-        windows = sliding_windows(x[:, part].astype(np.float32, order="C"), kernel, strides, dilations)[
-            :, :, None
-        ]
+        windows = sliding_windows(x[:, part].astype(np.float32, order="C"), kernel, strides, dilations)[:, :, None]
         total = np.zeros((batch, windows.shape[1], multiplier, *out), np.float32)
         product = np.empty_like(total)
         for tap in np.ndindex(*kernel):

@@ -12,9 +12,7 @@ COEFFICIENT_BITS = 21
 _LARGEST_SHIFT = 30
 
 
-def add_parameters(
-    scale_a: float, scale_b: float, scale_y: float, subtract: bool = False
-) -> tuple[int, int, int]:
+def add_parameters(scale_a: float, scale_b: float, scale_y: float, subtract: bool = False) -> tuple[int, int, int]:
     """`(A, B, n)` with `A ~ scale_a / scale_y * 2^n` and `B ~ +-scale_b / scale_y * 2^n` for `add`.
 
     The larger of `A` and `|B|` lies in `[2^20, 2^21)` and `1 <= n <= 30`. Where the larger ratio is below
@@ -66,13 +64,9 @@ def add(
     return np.clip(acc, lo, hi, out=acc).astype(dtype)
 
 
-def mul_bound(
-    range_a: tuple[int, int], zero_point_a: int, range_b: tuple[int, int], zero_point_b: int
-) -> int:
+def mul_bound(range_a: tuple[int, int], zero_point_a: int, range_b: tuple[int, int], zero_point_b: int) -> int:
     """Largest `|(q_a - z_a) * (q_b - z_b)|` for operands in the storage ranges `(qmin, qmax)`."""
-    widest = [
-        max(z - qmin, qmax - z) for (qmin, qmax), z in ((range_a, zero_point_a), (range_b, zero_point_b))
-    ]
+    widest = [max(z - qmin, qmax - z) for (qmin, qmax), z in ((range_a, zero_point_a), (range_b, zero_point_b))]
     return widest[0] * widest[1]
 
 
@@ -96,9 +90,7 @@ def mul(
     ranges = [(np.iinfo(q.dtype).min, np.iinfo(q.dtype).max) for q in (q_a, q_b)]
     bound = mul_bound(ranges[0], zero_point_a, ranges[1], zero_point_b)
     if bound > INT32_MAX:
-        raise ValueError(
-            f"products of these operands reach {bound} and leave int32: make one of them symmetric"
-        )
+        raise ValueError(f"products of these operands reach {bound} and leave int32: make one of them symmetric")
     left, right = q_a.astype(np.int32), q_b.astype(np.int32)
     left -= zero_point_a
     right -= zero_point_b

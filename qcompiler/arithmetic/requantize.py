@@ -48,9 +48,7 @@ def multiplier_fixed(multiplier: np.ndarray | float) -> tuple[np.ndarray, np.nda
     mantissa, exponent = _mantissa_exponent(multiplier)
     shift = 31 - exponent
     if np.any(shift < 1):
-        raise ValueError(
-            f"the multiplier {np.max(multiplier)} is 2^30 or more: the output scale is far too small"
-        )
+        raise ValueError(f"the multiplier {np.max(multiplier)} is 2^30 or more: the output scale is far too small")
     return _saturated(mantissa, shift, 62)
 
 

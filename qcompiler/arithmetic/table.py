@@ -30,9 +30,7 @@ def build_table(
     Infinities saturate; NaN (the logarithm of a negative number) gives `lo`.
     """
     qmin, qmax = storage_range(storage_x)
-    real = float(scale_x) * np.arange(
-        qmin - int(zero_point_x), qmax - int(zero_point_x) + 1, dtype=np.float64
-    )
+    real = float(scale_x) * np.arange(qmin - int(zero_point_x), qmax - int(zero_point_x) + 1, dtype=np.float64)
     with np.errstate(all="ignore"):
         y = np.rint(np.asarray(function(real), np.float64) / float(scale_y)) + int(zero_point_y)
     return np.fmin(np.fmax(y, lo), hi).astype(storage_dtype(storage_y))
@@ -56,9 +54,7 @@ def function(op_name: str, **attributes: float | str) -> Function:
     `alpha` 1. Raises ValueError for an operator that has no table, and TypeError for an attribute it lacks.
     """
     if op_name not in FUNCTIONS:
-        raise ValueError(
-            f"no table function for {op_name!r}; there is one for {', '.join(sorted(FUNCTIONS))}"
-        )
+        raise ValueError(f"no table function for {op_name!r}; there is one for {', '.join(sorted(FUNCTIONS))}")
     return FUNCTIONS[op_name](**attributes)
 
 

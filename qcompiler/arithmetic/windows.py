@@ -37,9 +37,7 @@ def sliding_windows(
     """View `[N, C, *kernel, *out]` of padded `x`. Raises ValueError where no window fits."""
     rank = len(kernel)
     if not len(strides) == len(dilations) == rank:
-        raise ValueError(
-            f"{rank} spatial axes need {rank} strides and dilations, not {strides} and {dilations}"
-        )
+        raise ValueError(f"{rank} spatial axes need {rank} strides and dilations, not {strides} and {dilations}")
     out = [(x.shape[2 + i] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(rank)]
     if min(out) < 1:
         raise ValueError(f"the kernel {tuple(kernel)} does not fit the padded input {x.shape[2:]}")

@@ -124,9 +124,7 @@ class Manifest:
             content = json.loads(text)
             found = content.pop("format")
             if found != FORMAT:
-                raise BundleError(
-                    f"{where}: bundle format {found}, expected {FORMAT}; compile the model again"
-                )
+                raise BundleError(f"{where}: bundle format {found}, expected {FORMAT}; compile the model again")
             content["inputs"] = tuple(_read(TensorInfo, item) for item in content["inputs"])
             content["outputs"] = tuple(_read(TensorInfo, item) for item in content["outputs"])
             content["steps"] = tuple(_read(StepInfo, item) for item in content["steps"])
@@ -134,9 +132,7 @@ class Manifest:
             content["values"] = {key: _read(ValueInfo, item) for key, item in content["values"].items()}
             return _read(Manifest, content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BundleError(
-                f"{where} is not a bundle manifest ({error}); compile the model again"
-            ) from error
+            raise BundleError(f"{where} is not a bundle manifest ({error}); compile the model again") from error
 
 
 def _read(kind: type, content: dict[str, Any]) -> Any:

@@ -61,9 +61,7 @@ def write_bundle(path: str | Path, contents: BundleContents) -> Bundle:
         _exchange(new, path, temporary / "old")
     except OSError as error:
         reason = error.strerror or str(error)
-        raise BundleError(
-            f"cannot write the bundle {path}: {reason}; free space or choose another folder"
-        ) from error
+        raise BundleError(f"cannot write the bundle {path}: {reason}; free space or choose another folder") from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

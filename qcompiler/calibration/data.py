@@ -111,12 +111,8 @@ class _Streamed:
             if isinstance(item, np.ndarray):
                 item = {"the array": item}
             if not isinstance(item, Mapping):
-                raise CalibrationError(
-                    f"{label}: expected a dict of arrays by input name, found {type(item).__name__}"
-                )
-            part = _part(
-                label, {name: _Array(np.asarray(value)) for name, value in item.items()}, self._inputs
-            )
+                raise CalibrationError(f"{label}: expected a dict of arrays by input name, found {type(item).__name__}")
+            part = _part(label, {name: _Array(np.asarray(value)) for name, value in item.items()}, self._inputs)
             if part.samples != 1:
                 raise CalibrationError(
                     f"{label}: holds {part.samples} samples; an iterable must give one a dict "
@@ -258,10 +254,7 @@ def _part(label: str, columns: Mapping[str, _Array | _Member], inputs: Inputs) -
                 f"{label}: input {name!r} expects {np.dtype(inputs[name][1])}, "
                 f"found {columns[name].dtype}, which holds no numbers"
             )
-    counts = {
-        name: _sample_count(label, name, columns[name].shape, list(shape))
-        for name, (shape, _) in inputs.items()
-    }
+    counts = {name: _sample_count(label, name, columns[name].shape, list(shape)) for name, (shape, _) in inputs.items()}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{name!r} {count}" for name, count in counts.items())
         raise CalibrationError(f"{label}: the inputs differ in their number of samples: {found}")
@@ -295,8 +288,7 @@ def _sample_count(label: str, name: str, found: Sequence[int], expected: Sequenc
 def _checked(sample: Feed, inputs: Inputs, label: str) -> Feed:
     """The sample in the dtypes of the inputs. Raises CalibrationError on lossy casts, NaN and infinity."""
     return {
-        name: _cast(sample[name], np.dtype(dtype), f"{label}, input {name!r}")
-        for name, (_, dtype) in inputs.items()
+        name: _cast(sample[name], np.dtype(dtype), f"{label}, input {name!r}") for name, (_, dtype) in inputs.items()
     }
 
 
@@ -308,9 +300,7 @@ def _cast(values: np.ndarray, dtype: np.dtype, label: str) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         cast = np.asarray(values, dtype, order="C")
         exact = (
-            np.isfinite(cast).all()
-            if kind == dtype.kind == "f"
-            else np.array_equal(cast.astype(values.dtype), values)
+            np.isfinite(cast).all() if kind == dtype.kind == "f" else np.array_equal(cast.astype(values.dtype), values)
         )
     if not exact:
         raise CalibrationError(

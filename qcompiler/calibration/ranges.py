@@ -63,9 +63,7 @@ def range_from(
     raise ValueError(f"unknown calibration method {method!r}: expected one of {', '.join(METHODS)}")
 
 
-def expected_error(
-    statistics: TensorStatistics, scale: float, zero_point: int, qmin: int, qmax: int
-) -> float:
+def expected_error(statistics: TensorStatistics, scale: float, zero_point: int, qmin: int, qmax: int) -> float:
     """Mean squared error per element of quantizing the observed values, from rounding and from clipping.
 
     Values count as uniformly spread inside their bin, with the error integrated in closed form; exact zeros

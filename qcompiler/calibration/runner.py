@@ -53,10 +53,7 @@ def calibrate(
     folder = None if isinstance(model, onnx.ModelProto) else Path(model).parent
     session = _session(proto, folder, values, threads)
     last_axis = {
-        name
-        for node in proto.graph.node
-        if node.op_type == "MatMul"
-        for name in (node.input[0], node.output[0])
+        name for node in proto.graph.node if node.op_type == "MatMul" for name in (node.input[0], node.output[0])
     }
     axes = channel_axes or {}
     statistics: dict[str, TensorStatistics] = {}
@@ -71,8 +68,7 @@ def calibrate(
                 statistics[name].update(array)
             except CalibrationError as error:
                 raise CalibrationError(
-                    f"sample {sample}: value {name!r} of the float model {error}; "
-                    f"check the model and its inputs"
+                    f"sample {sample}: value {name!r} of the float model {error}; check the model and its inputs"
                 ) from None
 
     done = 0
@@ -129,9 +125,7 @@ def _session(proto: onnx.ModelProto, folder: Path | None, values: Sequence[str],
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised; their text need not be logged as well
     if folder is not None:
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(folder.resolve())
-        )
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -14,9 +14,7 @@ from qcompiler.frontends.onnx_graph import IR_VERSION, Graph, distinct, subgraph
 from qcompiler.frontends.onnx_upgrade import OLDEST
 from qcompiler.ir.opset import OPSET
 
-_TAKES_INFINITY = frozenset(
-    {"Clip", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min"}
-)
+_TAKES_INFINITY = frozenset({"Clip", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min"})
 _TAKES_INFINITY |= {"Pad", "Where", "IsInf", "Identity"}
 
 
@@ -47,9 +45,7 @@ def checked_opset(model: onnx.ModelProto, source: str) -> int:
     """
     versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
     if not versions:
-        raise ModelError(
-            f"{source}: the model names no opset of the default domain; it is truncated or damaged"
-        )
+        raise ModelError(f"{source}: the model names no opset of the default domain; it is truncated or damaged")
     newest = defs.onnx_opset_version()
     if not OLDEST <= versions[0] <= newest:
         remedy = "export it again with a newer opset" if versions[0] < OLDEST else "update the onnx package"
@@ -84,9 +80,7 @@ def inline_functions(model: onnx.ModelProto, opset: int, source: str) -> Sequenc
     known = {value.name for value in model.graph.input}
     for tensor in model.graph.initializer:
         if tensor.name not in known:
-            light.graph.input.append(
-                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     try:
         if model.functions:
             light = inliner.inline_local_functions(light, convert_version=True)
@@ -120,9 +114,7 @@ def check_ops(graph: Graph) -> None:
             raise graph.error(node, f"ONNX has no such op in opset {graph.opset}; is the name right?")
     if foreign:
         listed = "; ".join(f"{op} ({', '.join(names)})" for op, names in sorted(foreign.items()))
-        raise ModelError(
-            f"{graph.source}: ops outside the ONNX standard: {listed}; export the model without them"
-        )
+        raise ModelError(f"{graph.source}: ops outside the ONNX standard: {listed}; export the model without them")
     context = checker.C.CheckerContext()
     context.ir_version = IR_VERSION
     context.opset_imports = {"": graph.opset} | {node.domain: 1 for node in walk(graph.nodes) if node.domain}
@@ -157,9 +149,7 @@ def check_weights(graph: Graph) -> None:
         for node in graph.nodes:
             if name not in node.input:
                 continue
-            if what != "NaN" and (
-                node.op_type in _TAKES_INFINITY or (node.op_type == "Add" and _is_mask(values))
-            ):
+            if what != "NaN" and (node.op_type in _TAKES_INFINITY or (node.op_type == "Add" and _is_mask(values))):
                 continue
             raise ModelError(
                 f"{graph.source}: the weights '{name}' of {graph.label(node)} hold {what}; "

@@ -89,9 +89,7 @@ def _conv(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         case "HardSigmoid":
             return new.last(activation, [value], alpha=parameters[0], beta=parameters[1])
         case "Clip":
-            return new.last(
-                "Clip", [value, new.scalar("min", parameters[0]), new.scalar("max", parameters[1])]
-            )
+            return new.last("Clip", [value, new.scalar("min", parameters[0]), new.scalar("max", parameters[1])])
     raise graph.error(node, f"its activation '{activation}' is not supported")
 
 
@@ -106,9 +104,7 @@ def _skip_layer_normalization(graph: Graph, node: onnx.NodeProto) -> list[onnx.N
     if len(node.output) > 3 and node.output[3]:
         new.nodes[-1].output[0] = value = node.output[3]
     parameters = node.input[2:4] if len(node.input) > 3 and node.input[3] else node.input[2:3]
-    return new.last(
-        "LayerNormalization", [value, *parameters], axis=-1, epsilon=number(node, "epsilon", 1e-12)
-    )
+    return new.last("LayerNormalization", [value, *parameters], axis=-1, epsilon=number(node, "epsilon", 1e-12))
 
 
 REWRITES: dict[tuple[str, str], Rewrite] = {

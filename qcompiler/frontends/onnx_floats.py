@@ -36,9 +36,7 @@ def compute_in_float32(graph: Graph) -> bool:
             if item.name in _TYPE_ATTRIBUTES and item.i in _CONVERTED:
                 item.i = _P.FLOAT
             elif item.type == onnx.AttributeProto.TENSOR and item.t.data_type in _CONVERTED:
-                item.t.CopyFrom(
-                    numpy_helper.from_array(to_float32(numpy_helper.to_array(item.t)), item.t.name)
-                )
+                item.t.CopyFrom(numpy_helper.from_array(to_float32(numpy_helper.to_array(item.t)), item.t.name))
     graph.types = {}
     graph.declared = {
         name: ValueType(_P.FLOAT, kind.dims) if kind.element in _CONVERTED else kind

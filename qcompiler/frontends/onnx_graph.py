@@ -127,9 +127,7 @@ class Graph:
             graph.output.append(
                 onnx.ValueInfoProto(name=name)
                 if kind is None
-                else ValueType(
-                    kind.element, self.types[name].dims if name in self.types else None
-                ).value_info(name)
+                else ValueType(kind.element, self.types[name].dims if name in self.types else None).value_info(name)
             )
         opsets = {"": self.opset} | {n.domain: 1 for n in self.nodes if n.domain}
         return onnx.ModelProto(
@@ -271,9 +269,7 @@ def sort_nodes(graph: Graph) -> None:
                     if name in graph.inputs or name in graph.constants:
                         continue
                     if name not in producer:
-                        raise graph.error(
-                            node, f"its input '{name}' is not defined by any node, input or initializer"
-                        )
+                        raise graph.error(node, f"its input '{name}' is not defined by any node, input or initializer")
                     before = producer[name]
                     if state[before] == 1:
                         raise graph.error(node, f"its input '{name}' depends on its own output: a cycle")

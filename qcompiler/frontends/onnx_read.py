@@ -76,13 +76,9 @@ def _external(tensor: onnx.TensorProto, base_dir: Path, source: str) -> np.ndarr
     offset = int(entry.get("offset", 0))
     size = int(entry["length"]) if packed and "length" in entry else count * kind.itemsize
     if int(entry.get("length", size)) != size:
-        raise ModelError(
-            f"{where} holds {entry['length']} bytes for it, expected {size} for shape {list(shape)}"
-        )
+        raise ModelError(f"{where} holds {entry['length']} bytes for it, expected {size} for shape {list(shape)}")
     if path.stat().st_size < offset + size:
-        raise ModelError(
-            f"{where} has {path.stat().st_size} bytes, expected at least {offset + size}: truncated?"
-        )
+        raise ModelError(f"{where} has {path.stat().st_size} bytes, expected at least {offset + size}: truncated?")
     if count == 0:
         return np.empty(shape, kind)
     if packed:

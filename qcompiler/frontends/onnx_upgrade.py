@@ -165,9 +165,7 @@ def _dropout(graph: Graph, node: onnx.NodeProto) -> None:
 
 def _batch_normalization(graph: Graph, node: onnx.NodeProto) -> None:
     if not integer(node, "spatial", 1):
-        raise graph.error(
-            node, "spatial=0 (statistics per activation) is not supported; export with opset 9 or newer"
-        )
+        raise graph.error(node, "spatial=0 (statistics per activation) is not supported; export with opset 9 or newer")
     drop_attributes(node, "spatial")
     if len([name for name in node.output if name]) > 1:
         raise graph.error(node, "it has the outputs of training mode; export the model for inference")
@@ -214,9 +212,7 @@ def _resize_from_11(graph: Graph, node: onnx.NodeProto) -> None:
     rounding = text(node, "nearest_mode", "round_prefer_floor")
     moved = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}.get(rounding)
     if moved is None:
-        raise graph.error(
-            node, f"tf_half_pixel_for_nn with nearest_mode {rounding} has no form in later opsets"
-        )
+        raise graph.error(node, f"tf_half_pixel_for_nn with nearest_mode {rounding} has no form in later opsets")
     set_attribute(node, "coordinate_transformation_mode", "half_pixel")
     set_attribute(node, "nearest_mode", moved)
 

@@ -27,7 +27,7 @@ class Rewriter:
         self.prefix = ""
 
     def name(self) -> str:
-        return f"{self.prefix}/{len(self.nodes) + len(self.added)}"
+        return f"{self.prefix}:rewrite{len(self.nodes) + len(self.added)}"
 
     def constant(self, node: onnx.NodeProto, position: int) -> np.ndarray | None:
         """Values of an input; None if it is absent."""

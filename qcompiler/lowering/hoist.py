@@ -43,9 +43,7 @@ def hoist_allocations(func: PrimFunc) -> tuple[PrimFunc, Scratch]:
         try:
             shape = tuple(int(extent) for extent in buffer.shape)
         except TypeError:
-            raise ValueError(
-                f"temporary {buffer.name} has a shape that is not constant: {buffer.shape}"
-            ) from None
+            raise ValueError(f"temporary {buffer.name} has a shape that is not constant: {buffer.shape}") from None
         nbytes = int(np.prod(shape, dtype=np.int64)) * buffer.dtype.itemsize
         if buffer.scope() == "local":
             return AllocBuffer(buffer, annotations={"disable_lower_builtin": IntImm("bool", 1)})

@@ -99,9 +99,7 @@ class Program:
         for step in self.steps:
             for name in (*step.inputs, *step.outputs):
                 if name not in self.buffers:
-                    raise ValueError(
-                        f"step {step.location!r} names the buffer {name!r}, which does not exist"
-                    )
+                    raise ValueError(f"step {step.location!r} names the buffer {name!r}, which does not exist")
             for name in step.inputs:
                 if name not in written:
                     raise ValueError(f"step {step.location!r} reads {name!r} before any step has written it")
@@ -128,9 +126,7 @@ class Program:
             raise ValueError(f"{where}: {len(kernel.func.params)} parameters for {len(arguments)} arguments")
         for parameter, (name, shape, dtype) in zip(kernel.func.params, arguments, strict=True):
             extents = [int(extent) for extent in parameter.shape]
-            if str(parameter.dtype) != dtype or np.prod(extents, dtype=np.int64) != np.prod(
-                shape, dtype=np.int64
-            ):
+            if str(parameter.dtype) != dtype or np.prod(extents, dtype=np.int64) != np.prod(shape, dtype=np.int64):
                 raise ValueError(
                     f"{where}: parameter {parameter.name} is {parameter.dtype}{extents}, "
                     f"but {name} is {dtype}{list(shape)}"

@@ -46,9 +46,7 @@ def to_relax(program: Program) -> tvm.IRModule:
     return builder.get()
 
 
-def _emit(
-    builder: BlockBuilder, kernel: GlobalVar, step: Step, program: Program, values: dict[str, Expr]
-) -> None:
+def _emit(builder: BlockBuilder, kernel: GlobalVar, step: Step, program: Program, values: dict[str, Expr]) -> None:
     """Calls the kernel of `step` on `values` and adds its outputs to them."""
     from tvm import relax
 

@@ -29,9 +29,7 @@ def requantize_constants(requantize: Requantize, channels: int) -> tuple[np.ndar
     return mantissa.astype(np.int32), shift.astype(np.int32)
 
 
-def requantize_expression(
-    acc: Expr, parameters: Sequence[Expr], requantize: Requantize, lanes: int = 1
-) -> Expr:
+def requantize_expression(acc: Expr, parameters: Sequence[Expr], requantize: Requantize, lanes: int = 1) -> Expr:
     """The stored integer as int32, from an int32 accumulator and its parameters (see `requantize_constants`).
 
     All operands have `lanes` lanes.

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from qcompiler.targets.host.dense import Dense, constant_kernel
-from qcompiler.targets.host.depthwise import all_bytes, conv_depthwise
-from qcompiler.targets.host.isa import QUAD, Isa, isa_of
-from qcompiler.targets.spec import TargetSpec
 
 from qcompiler.lowering.compute_conv import generic_conv
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.tir import buffer
 from qcompiler.lowering.workload import ConvWorkload
+from qcompiler.targets.host.dense import Dense, constant_kernel
+from qcompiler.targets.host.depthwise import all_bytes, conv_depthwise
+from qcompiler.targets.host.isa import QUAD, Isa, isa_of
+from qcompiler.targets.spec import TargetSpec
 
 
-def conv_dense(
-    workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec
-) -> Kernel | None:
+def conv_dense(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel | None:
     """Register tiles over contiguous bytes: any kernel, stride, dilation and group; 8-bit operands."""
     if not all_bytes(workload, weights):
         return None
@@ -43,9 +41,7 @@ def conv_kernel(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, s
     `pad_copy_kernel` in front of the convolution makes one that does).
     """
     if not workload.halo_covers_pads:
-        raise ValueError(
-            f"the halo {workload.x_halo} of the activation does not cover the pads {workload.pads}"
-        )
+        raise ValueError(f"the halo {workload.x_halo} of the activation does not cover the pads {workload.pads}")
     return next(kernel for rule in conv_rules if (kernel := rule(workload, weights, bias, spec)) is not None)
 
 
@@ -94,9 +90,7 @@ def _merged_groups(workload: ConvWorkload, isa: Isa) -> int:
         )
         return workload.group // merged * -(-outputs * merged // isa.lanes) * taps
 
-    return min(
-        (d for d in range(1, workload.group + 1) if workload.group % d == 0), key=lambda d: (dots(d), -d)
-    )
+    return min((d for d in range(1, workload.group + 1) if workload.group % d == 0), key=lambda d: (dots(d), -d))
 
 
 def _merge(weights: np.ndarray, groups: int, merged_groups: int) -> np.ndarray:

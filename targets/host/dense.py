@@ -17,9 +17,6 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from qcompiler.targets.host.epilogue import Epilogue, Part, is_bounded
-from qcompiler.targets.host.isa import QUAD, Isa, isa_of
-from qcompiler.targets.spec import TargetSpec
 from tvm import tirx
 from tvm.s_tir import Schedule
 
@@ -40,6 +37,9 @@ from qcompiler.lowering.tir import (
     store,
 )
 from qcompiler.lowering.workload import Requantize
+from qcompiler.targets.host.epilogue import Epilogue, Part, is_bounded
+from qcompiler.targets.host.isa import QUAD, Isa, isa_of
+from qcompiler.targets.spec import TargetSpec
 
 _EPILOGUE_COST = 4.0
 """Cycles to requantize and store one accumulator."""

@@ -11,10 +11,6 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from qcompiler.targets.host.dense import packed_parameters, tile_start
-from qcompiler.targets.host.epilogue import PARTS, Epilogue, is_bounded
-from qcompiler.targets.host.isa import QUAD, Isa, isas_of
-from qcompiler.targets.spec import TargetSpec
 
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.tir import (
@@ -30,6 +26,10 @@ from qcompiler.lowering.tir import (
     store,
 )
 from qcompiler.lowering.workload import ConvWorkload
+from qcompiler.targets.host.dense import packed_parameters, tile_start
+from qcompiler.targets.host.epilogue import PARTS, Epilogue, is_bounded
+from qcompiler.targets.host.isa import QUAD, Isa, isas_of
+from qcompiler.targets.spec import TargetSpec
 
 _MOST_QUADS = 48
 """Interleavings in one tile's code beyond which another rule serves."""
@@ -67,9 +67,7 @@ class _Window:
         return tap if 0 <= tap < self.taps else None
 
 
-def conv_depthwise(
-    workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec
-) -> Kernel | None:
+def conv_depthwise(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel | None:
     """One output channel per input channel, kernels up to about 7x7 (or 1x31), 8-bit operands."""
     channels = workload.oc
     if not workload.group == workload.ic == channels or not all_bytes(workload, weights):
@@ -114,9 +112,7 @@ def conv_depthwise(
             store(acc, 0, load(bias_buffer, (g * PARTS + v) * isa.lanes, isa.lanes), isa.lanes)
             for (_, _, v), acc in accumulators.items()
         ]
-        interleaved = [
-            [tile.local(group, workload.x_dtype) for _ in range(PARTS)] for _ in range(window.quads)
-        ]
+        interleaved = [[tile.local(group, workload.x_dtype) for _ in range(PARTS)] for _ in range(window.quads)]
         halves = [tile.local(group, workload.x_dtype) for _ in range(PARTS)]
         uses = _uses_of_input_rows(workload, rows)
         for input_row, outputs in uses.items():

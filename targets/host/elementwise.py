@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from qcompiler.targets.host.epilogue import is_bounded
-from qcompiler.targets.host.isa import Isa, isa_of
-from qcompiler.targets.spec import TargetSpec
 from tvm import tirx
 
 from qcompiler.arithmetic.requantize import multiplier_fp32
 from qcompiler.lowering.tir import Buffer, Expr, llvm, load, shuffle, splat
 from qcompiler.lowering.workload import Requantize
+from qcompiler.targets.host.epilogue import is_bounded
+from qcompiler.targets.host.isa import Isa, isa_of
+from qcompiler.targets.spec import TargetSpec
 
 Body = Callable[[list[Expr], int], Expr]
 """From one whole vector for each operand, and their lanes, to the result's."""

@@ -10,23 +10,6 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
-from qcompiler.targets.host.dense import (
-    ChannelBlocks,
-    Dense,
-    channel_blocks,
-    choose_tile,
-    constant_kernel,
-    dense_tile,
-    pack_channels,
-    pack_weights,
-    packed_parameters,
-    rule_name,
-    schedule_tile,
-    tile_start,
-)
-from qcompiler.targets.host.epilogue import Epilogue, is_bounded
-from qcompiler.targets.host.isa import QUAD, Isa, isa_of
-from qcompiler.targets.spec import TargetSpec
 from tvm import tirx
 
 from qcompiler.lowering.compute_conv import generic_matmul
@@ -46,6 +29,23 @@ from qcompiler.lowering.tir import (
     store,
 )
 from qcompiler.lowering.workload import MatmulWorkload
+from qcompiler.targets.host.dense import (
+    ChannelBlocks,
+    Dense,
+    channel_blocks,
+    choose_tile,
+    constant_kernel,
+    dense_tile,
+    pack_channels,
+    pack_weights,
+    packed_parameters,
+    rule_name,
+    schedule_tile,
+    tile_start,
+)
+from qcompiler.targets.host.epilogue import Epilogue, is_bounded
+from qcompiler.targets.host.isa import QUAD, Isa, isa_of
+from qcompiler.targets.spec import TargetSpec
 
 _SUM_LANES = 16
 """Elements of a row added at once."""
@@ -64,9 +64,7 @@ def matmul_constant(
     a = buffer("a", workload.a_shape, workload.a_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
     columns = _as_channels(centred)
-    return constant_kernel(
-        _dense(workload), columns, start, workload.requantize, workload.acc_bound, a, y, spec
-    )
+    return constant_kernel(_dense(workload), columns, start, workload.requantize, workload.acc_bound, a, y, spec)
 
 
 def matmul_packed(
@@ -121,9 +119,7 @@ def matmul_packed(
     return Kernel(schedule.mod["main"], rule_name(spec, "packed", tile), tuple(constants), shapes)
 
 
-def matmul_generic(
-    workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec
-) -> Kernel:
+def matmul_generic(workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec) -> Kernel:
     """The target-neutral loops: any broadcasting of batch axes, any output type."""
     return generic_matmul(workload, b, bias)
 
@@ -131,9 +127,7 @@ def matmul_generic(
 matmul_rules = [matmul_constant, matmul_packed, matmul_generic]
 
 
-def matmul_kernel(
-    workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec
-) -> Kernel:
+def matmul_kernel(workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec) -> Kernel:
     """The kernel of the first rule that applies.
 
     `b` is the constant right-hand side, 8-bit `[*b_batch, k, n]`, or None if it is the second activation;

@@ -24,9 +24,7 @@ _PORTABLE = TargetSpec(
     constant_rhs_only=False,
 )
 _SPECS = {
-    "avx512-vnni": replace(
-        _PORTABLE, name="host:avx512-vnni", instruction_set="avx512-vnni", vector_bytes=64
-    ),
+    "avx512-vnni": replace(_PORTABLE, name="host:avx512-vnni", instruction_set="avx512-vnni", vector_bytes=64),
     "avx2": replace(_PORTABLE, name="host:avx2", instruction_set="avx2", vector_bytes=32),
     "portable": _PORTABLE,
 }
