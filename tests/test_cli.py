@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +216,33 @@ def test_compare(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "SQNR dB" in capsys.readouterr().out
 
 
+def test_verify(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", str(work / "data.npz"), "--limit", "3"]
+    assert main(["verify", str(work / "out"), *data, "--json"]) == 0
+    report = document(capsys)
+    assert (report["exact"], report["samples"], report["differences"]) == (True, 3, [])
+    assert report["tensors"] > 3
+    assert main(["verify", str(work / "out"), *data]) == 0
+    assert "all equal to the interpreter's" in capsys.readouterr().out
+
+
+def test_verify_refuses_a_bundle_that_does_not_compute_its_ir(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another clamp in the IR, and the manifest's hash with it: only running both shows the difference."""
+    altered = tmp_path / "altered"
+    shutil.copytree(work / "out", altered)
+    dump = sorted((altered / "ir").glob("*.mlir"))[-1]
+    text = dump.read_text()
+    assert "clamp = array<i64: 0, 255>" in text
+    dump.write_text(text.replace("clamp = array<i64: 0, 255>", "clamp = array<i64: 0, 9>"))
+    manifest = json.loads((altered / "manifest.json").read_text())
+    manifest["files"][f"ir/{dump.name}"] = hashlib.sha256(dump.read_bytes()).hexdigest()
+    (altered / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["verify", str(altered), "--data", str(work / "data.npz"), "--limit", "1"]) == 2
+    assert "does not compute its IR's integers" in capsys.readouterr().err
+
+
 def test_bench(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", str(work / "out"), "--reference", str(work / "model.onnx"), "--repeats", "3"]
     assert main([*arguments, "--json"]) == 0
@@ -385,7 +414,7 @@ def test_help_imports_little() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for command in ("compile", "run", "opt", "inspect", "compare", "bench"):
+    for command in ("compile", "run", "opt", "inspect", "compare", "verify", "bench"):
         assert command in done.stdout
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import qcompiler
 from qcompiler.cli.output import print_json, print_table, shape_text
 from qcompiler.cli.progress import progress
-from qcompiler.errors import PipelineError, QCompilerError
+from qcompiler.errors import BundleError, PipelineError, QCompilerError
 from qcompiler.model import Model
 
 
@@ -205,6 +205,31 @@ def compare_command(options: Namespace) -> None:
     columns = ("value", "shape", "stored", ">SQNR dB", ">max error", ">clipped")
     print_table(f"Layers, over {result.samples} samples", columns, [row(layer) for layer in result.layers])
     print_table("Outputs", columns[:-1], [row(layer)[:-1] for layer in result.outputs])
+
+
+def verify_command(options: Namespace) -> None:
+    """Ends with exit code 2 if an integer differs."""
+    from qcompiler.calibration.data import open_calibration
+    from qcompiler.verify import verify
+
+    bundle = qcompiler.load_bundle(options.bundle)
+    inputs = {t.name: (t.shape, np.dtype(t.dtype)) for t in bundle.manifest.inputs}
+    with progress(options.quiet) as shown:
+        shown.step("verify")
+        feeds = open_calibration(options.data, inputs, options.limit)
+        result = verify(bundle, shown.track(feeds, "verifying", length_hint(feeds) or None))
+    if options.json:
+        print_json({"exact": result.exact, **asdict(result)})
+    else:
+        print(
+            f"{result.samples} samples, {result.tensors} integer tensors, {result.elements} elements: "
+            + ("all equal to the interpreter's" if result.exact else f"{len(result.differences)} tensors differ")
+        )
+    if not result.exact:
+        first = result.differences[0].name if result.differences else "none compared"
+        raise BundleError(
+            f"{options.bundle} does not compute its IR's integers (first: {first}); compile it again"
+        )
 
 
 def bench_command(options: Namespace) -> None:

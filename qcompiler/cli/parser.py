@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     _opt(command("opt", "Run passes on the IR."))
     _inspect(command("inspect", "Show what is quantized and how, what stays float and why, and the sizes."))
     _compare(command("compare", "Measure every layer of a bundle against the float model, in dB."))
+    _verify(command("verify", "Prove on real inputs that a bundle's integers are those of its own IR."))
     _bench(command("bench", "Time a bundle on this machine, one thread."))
     return parser
 
@@ -151,6 +152,12 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
     parser.add_argument("--reference", type=Path, metavar="MODEL.onnx", required=True, help="the float model")
     parser.add_argument("--data", type=Path, metavar="DATA", required=True, help="inputs to compare on")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N samples")
+
+
+def _verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="OUT")
+    parser.add_argument("--data", type=Path, metavar="DATA", required=True, help="inputs to verify on")
     parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N samples")
 
 
