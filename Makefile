@@ -1,5 +1,5 @@
 # make demo   install into .venv, compile the example, run it, show accuracy, size and speed
-# make test   install into .venv, run the everyday tests (test-all: slow ones too; lint: style and types)
+# make test   install into .venv, run the everyday tests (test-slow: the others, test-all: both; lint: style and types)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-slow test-all lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -16,8 +16,10 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(PYTEST) -m "not slow and not models"
 
-test-all: $(VENV)/installed-test
-	$(PYTEST)
+test-slow: $(VENV)/installed-test
+	$(PYTEST) -m "slow or models"
+
+test-all: test test-slow
 
 # Pyright cannot follow the mapping of passes/ and targets/ into the package, so the tree is laid out as installed.
 lint: $(VENV)/installed-test

@@ -48,7 +48,9 @@ def small_model() -> onnx.ModelProto:
         return name
 
     nodes = [
-        helper.make_node("Conv", ["x", constant("w1", rng.normal(0, 0.5, (2, 3, 3, 3)))], ["c1"], "conv1", auto_pad="SAME_UPPER"),
+        helper.make_node(
+            "Conv", ["x", constant("w1", rng.normal(0, 0.5, (2, 3, 3, 3)))], ["c1"], "conv1", auto_pad="SAME_UPPER"
+        ),
         helper.make_node(
             "BatchNormalization",
             ["c1", *(constant(n, rng.uniform(0.5, 1.5, 2)) for n in ("gamma", "beta", "mean", "variance"))],
