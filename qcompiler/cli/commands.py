@@ -227,9 +227,7 @@ def verify_command(options: Namespace) -> None:
         )
     if not result.exact:
         first = result.differences[0].name if result.differences else "none compared"
-        raise BundleError(
-            f"{options.bundle} does not compute its IR's integers (first: {first}); compile it again"
-        )
+        raise BundleError(f"{options.bundle} does not compute its IR's integers (first: {first}); compile it again")
 
 
 def bench_command(options: Namespace) -> None:
