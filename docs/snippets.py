@@ -91,6 +91,10 @@ def small() -> dict[str, str]:
     for name in PASSES:
         PassManager(parse(name)).run(model, context)
         found[name] = operations(model)
+        if name == "integerize":
+            other = model.clone()
+            PassManager(parse("legalize{storage=i8 rounding=fixed2}")).run(other, CompilerContext())
+            found["legalize-i8"] = operations(other)
     return found
 
 
@@ -101,27 +105,26 @@ def digits() -> str:
     return qcompiler.quantize(model, DIGITS / "calibration.npz", target="host:portable").model.text()
 
 
-def digits_lines(*patterns: str) -> str:
-    """The first lines of the digits' dump that match each pattern."""
-    lines = digits().splitlines()
-    return "\n".join(next(line.strip() for line in lines if re.search(p, line)) for p in patterns)
-
-
 def dump(name: str) -> str:
-    """The text that belongs behind the mark NAME."""
-    kind, _, rest = name.partition(" ")
-    if kind == "small":
-        return small()[rest]
-    return digits_lines(rest)
+    """The text that belongs behind the mark NAME, `SOURCE REGEX`: the lines in which the expression is found.
+
+    SOURCE is `digits`, or a pass: the small model after it.
+    """
+    source, _, pattern = name.partition(" ")
+    text = digits() if source == "digits" else small()[source]
+    lines = [line.strip() for line in text.splitlines() if re.search(pattern, line)]
+    assert lines, name
+    return "\n".join(lines)
 
 
-BLOCK = re.compile(r"(<!-- dump: (.+?) -->\n+```mlir\n)(.*?)(\n```)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- dump: (.+?) -->\n+```mlir\n)((?:(?!```).*\n)*)(```)")
+"""A mark and its code block: what stands in front of the dump, the name, the dump, the end."""
 
 
 def main() -> None:
     for path in sorted(DOCS.glob("*.md")):
         text = path.read_text(encoding="utf-8")
-        new = BLOCK.sub(lambda match: match[1] + dump(match[2]) + match[4], text)
+        new = BLOCK.sub(lambda match: match[1] + dump(match[2]) + "\n" + match[4], text)
         if new != text:
             path.write_text(new, encoding="utf-8")
 
