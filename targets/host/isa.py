@@ -6,6 +6,7 @@ accumulator gains `sum_{j<4} x[i, j] * w[i, j]`. All forms are exact: none uses 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ QUAD = 4
 
 
 @dataclass(frozen=True)
-class Isa:
+class Isa(ABC):
     """Vectors of `lanes` int32. `x` operands are made by `operand` from bytes and may be several vectors."""
 
     lanes: int
@@ -43,21 +44,21 @@ class Isa:
         word = tirx.reinterpret("int32", quad)
         return tirx.reinterpret(f"int8x{self.bytes}", tirx.Broadcast(word, self.lanes))
 
+    @abstractmethod
     def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
         """The left operand of `dot` from `4 * lanes` bytes that hold activations of type `dtype`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
         """`acc` plus the products with the arranged weights at `offset`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def arrange(self, quads: np.ndarray) -> np.ndarray:
         """Weights `[..., lanes, 4]` as `[..., 4*lanes]` in the order `dot` reads them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bias_offset(self, dtype: str) -> int:
         """What `operand` adds to every activation of type `dtype`."""
-        raise NotImplementedError
 
     def round(self, real: Expr) -> Expr:
         """float32 to int32, half to even; the value must fit."""
