@@ -141,3 +141,21 @@ def test_errors(feeds, quantized, tmp_path):
     with pytest.raises(TargetError, match="quantized for host"):
         qcompiler.compile(quantized, target="host:portable", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_indices_outside_a_float_table_read_its_nearest_row(tmp_path, capfd):
+    """An error in ONNX; here no other memory is read. Negative indices count from the end."""
+    table = np.arange(40, dtype=np.float32).reshape(10, 4) / 40
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Gather", ["table", "i"], ["rows"]), onnx.helper.make_node("Exp", ["rows"], ["y"])],
+        "graph",
+        [onnx.helper.make_tensor_value_info("i", onnx.TensorProto.INT64, [3])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [3, 4])],
+        [onnx.numpy_helper.from_array(table, "table")],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "model.onnx")
+    feeds = [{"i": np.array([0, 3, 9])}]
+    built = qcompiler.compile(tmp_path / "model.onnx", calibration=feeds, output=tmp_path / "out")
+    for given, read in (([0, -1, 4], [0, 9, 4]), ([10**9, 11, -(10**9)], [9, 9, 0])):
+        np.testing.assert_allclose(built.run({"i": np.array(given)})["y"], np.exp(table[read]), rtol=1e-6)
+    assert "Warning" not in capfd.readouterr().err

@@ -59,13 +59,13 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
     Raises:
         Exception: whatever TVM raises for an operator it cannot convert.
     """
-    convs = {"relax.nn.conv1d": legalize_conv, "relax.nn.conv2d": legalize_conv}
+    own = {"relax.nn.conv1d": legalize_conv, "relax.nn.conv2d": legalize_conv, "relax.take": _legalize_take}
     passes = [
         transform.DecomposeOpsForInference(),
         transform.CanonicalizeBindings(),
         _fold_constants,
         relax.backend.DispatchSortScan(),
-        transform.LegalizeOps(convs),
+        transform.LegalizeOps(own),
         transform.FoldConstant(),
         transform.AnnotateTIROpPattern(),
         transform.FuseOps(),
@@ -77,6 +77,12 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
         module = from_onnx(model, keep_params_in_input=False)
     with tvm.target.Target("llvm"), tvm.transform.PassContext(opt_level=3):
         return tvm.transform.Sequential(passes)(module)
+
+
+def _legalize_take(builder: relax.BlockBuilder, call: tvm.ir.Call) -> tvm.ir.Expr:
+    """Gather whose indices outside the axis, an error in ONNX, read the nearest element instead of other memory."""
+    axis = call.attrs.axis
+    return builder.call_te(tvm.topi.take, *call.args, None if axis is None else int(axis), mode="clip")
 
 
 @relax.expr_functor.mutator
