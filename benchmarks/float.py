@@ -9,7 +9,6 @@ above 1 means that ours is faster. A name selects the operators that contain it.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,14 +19,13 @@ import tvm
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
+from timing import medians
 
 from qcompiler.ir.opset import OPSET
 from qcompiler.lowering.float_island import lower_float
 from qcompiler.lowering.program import ALIGNMENT, SLACK
 from qcompiler.targets.host.spec import tvm_target
 from qcompiler.targets.spec import TargetSpec, resolve_target
-
-_BATCH_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
@@ -146,24 +144,6 @@ def theirs(model: onnx.ModelProto, arrays: list[np.ndarray], shape: tuple[int, .
     binding.bind_ortvalue_output("y", onnxruntime.OrtValue.ortvalue_from_numpy(result))
     session.run_with_iobinding(binding)
     return lambda: session.run_with_iobinding(binding), binding.get_outputs()[0].numpy().copy()
-
-
-def medians(functions: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Seconds of CPU time of one call each, the functions taking turns."""
-    counts = []
-    for function in functions:
-        function()
-        begin = time.process_time()
-        function()
-        counts.append(max(1, int(_BATCH_SECONDS / max(time.process_time() - begin, 1e-6))))
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeats):
-        for function, count, record in zip(functions, counts, times, strict=True):
-            begin = time.process_time()
-            for _ in range(count):
-                function()
-            record.append((time.process_time() - begin) / count)
-    return [float(np.median(record)) for record in times]
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ products with `QLinearMatMul`. A name selects the layers that contain it.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ import tvm
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
+from timing import medians
 
 from qcompiler.arithmetic.conv import acc_bound
 from qcompiler.lowering.program import ALIGNMENT, SLACK, Kernel
@@ -29,7 +29,6 @@ from qcompiler.targets.host.kernels import conv_kernel, matmul_kernel, tvm_targe
 from qcompiler.targets.spec import TargetSpec, resolve_target
 
 X_ZERO_POINT, Y_ZERO_POINT = 117, 3
-_BATCH_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
@@ -246,24 +245,6 @@ def _checked(ours, theirs, y: np.ndarray, expected: np.ndarray, rule: str, macs:
     if not np.array_equal(y.reshape(expected.shape), expected):
         raise SystemExit(f"{rule}: results differ from onnxruntime's")
     return Contest(ours, theirs, rule, macs)
-
-
-def medians(functions: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Seconds of CPU time of one call each, the functions taking turns."""
-    counts = []
-    for function in functions:
-        begin = time.process_time()
-        function()
-        function()
-        counts.append(max(1, int(_BATCH_SECONDS / max(time.process_time() - begin, 1e-7) * 2)))
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeats):
-        for function, count, record in zip(functions, counts, times, strict=True):
-            begin = time.process_time()
-            for _ in range(count):
-                function()
-            record.append((time.process_time() - begin) / count)
-    return [float(np.median(record)) for record in times]
 
 
 def main() -> None:
