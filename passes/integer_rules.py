@@ -15,6 +15,7 @@ from xdsl.dialects.builtin import LocationAttr, StringAttr, TensorType
 from xdsl.ir import Operation, SSAValue
 
 from qcompiler.arithmetic.affine import quantize
+from qcompiler.arithmetic.requantize import INT32_MAX
 from qcompiler.arithmetic.table import build_table
 from qcompiler.ir.onnx_dialect import OnnxOp
 from qcompiler.ir.pointwise import op_name
@@ -22,7 +23,22 @@ from qcompiler.ir.q_base import array, full_clamp
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, LutOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import defining, fused_location, is_absent, is_float, quantized, retyped, shape
+from qcompiler.ir.values import (
+    defining,
+    describe,
+    fused_location,
+    integers,
+    is_absent,
+    is_float,
+    quantized,
+    retyped,
+    shape,
+    size,
+    users,
+)
+
+_EIGHT_BIT_OPERANDS = ("Conv", "Gemm", "MatMul", "Softmax")
+_SUMS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 
 
 @dataclass
@@ -149,3 +165,24 @@ def reason_for_float(op: Operation, store: ConstantStore) -> str | None:
     if not any(is_float(v) for v in op.operands):
         return f"{name} on values that are not float32"
     return rule.check(op, store)
+
+
+def sixteen_bit_obstacle(value: SSAValue, store: ConstantStore) -> str | None:
+    """Why a value of the float graph cannot be stored as symmetric i16; None if it can.
+
+    Speaks of the value's producer and readers alone: what shares its type through movements is asked for itself.
+    """
+    if not is_float(value):
+        return "it is not float32"
+    if op_name(value.owner) == "Softmax" and reason_for_float(value.owner, store) is None:  # type: ignore[arg-type]
+        return "Softmax writes 8 bits"
+    for op in users(value):
+        name = op_name(op)
+        if name not in (*_EIGHT_BIT_OPERANDS, *_SUMS) or reason_for_float(op, store) is not None:
+            continue
+        if name in _EIGHT_BIT_OPERANDS:
+            return f"{describe(op)} takes operands of 8 bits"
+        count = np.prod(integers(op.properties.get("kernel_shape"), (size(value) // max(size(op.results[0]), 1),)))
+        if count * 2**15 > INT32_MAX:
+            return f"{describe(op)} sums {count} elements, of 16 bits too many for int32"
+    return None
