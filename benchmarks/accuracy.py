@@ -1,42 +1,74 @@
-"""Accuracy of int8 bundles on the pretrained models: float, ours, and onnxruntime's own static quantization.
+"""Accuracy of int8 models on pretrained networks and real data, in one table.
 
-    python benchmarks/accuracy.py [MODEL ...] [--method minmax] [--samples 128] [--peer] [--markdown FILE]
+    python benchmarks/accuracy.py [MODEL ...] [--columns auto,affine,...] [--samples 128] [--subsets 3] [--jobs 2]
 
-Needs the pretrained models and their scoring script beside the repository (`../shared`). Every model is calibrated on
-at most `--samples` samples of the calibration split, with the compiler's default settings unless given, compiled for
-the host and scored on the open split through the compiled code.
+Columns: `float`; `onnxruntime`, the best of seven settings of its static quantization (each is scored); our policies
+`auto` (the default), `symmetric`, `affine`, `mixed`; `methods`, auto with equalization, second-order rounding of
+weights and empirical bias correction; `search`, auto with the smallest set of tensors in 16 bits or float that
+reaches 20 dB. All of ours are compiled for the host and scored through the compiled code, on the open split; the
+calibration split serves calibration alone. Sizes are the QDQ file of onnxruntime, and library and weights of ours.
+
+`--subsets N` states the noise: every one of our columns is calibrated N times, each time without another N-th of the
+samples, and the table shows mean and half the spread. Needs the pretrained models and their scoring script beside the
+repository (`../shared`).
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
+import multiprocessing
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peer_quantizer import SETTINGS, quantize, upgraded
 
 import qcompiler
+from qcompiler.bundle.manifest import WEIGHTS
+from qcompiler.errors import QCompilerError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+OURS: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "symmetric": {"policy": "symmetric"},
+    "affine": {"policy": "affine"},
+    "mixed": {"policy": "mixed"},
+    "methods": {"equalize": True, "weight_rounding": "gptq", "bias_correction": "empirical"},
+    "search": {"min_sqnr": 20.0},
+}
+COLUMNS = ("onnxruntime", *OURS)
 
 
 @dataclass(frozen=True)
-class Row:
-    """Scores of one model; `agreement` is top-1 agreement with float where there is one."""
+class Result:
+    """One score: of `column` (and onnxruntime's `setting`), calibrated without the share `subset` of the samples."""
 
     model: str
-    metric: str
-    items: int
-    float_score: float
-    ours: float
+    column: str
+    setting: str
+    subset: int
+    value: float
     agreement: float | None
-    peer: float | None
+    """Share of items whose top-1 class is the float model's, for classifiers."""
+    bytes: int
     seconds: float
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    model: str
+    columns: tuple[str, ...]
+    samples: int
+    subsets: int
+    limit: int | None
 
 
 def catalogue() -> Any:
@@ -47,94 +79,121 @@ def catalogue() -> Any:
     return importlib.import_module("realmodels")
 
 
-def peer_score(models: Any, model: Any, samples: int, limit: int | None) -> float | None:
-    """Score of onnxruntime's default static quantization (QDQ, minmax, per-channel symmetric weights, u8)."""
-    from onnxruntime import quantization as ort
+def run_job(job: Job) -> list[Result]:
+    """All results of one model."""
+    models = catalogue()
+    model = models.MODELS[job.model]
+    reference = models.onnxruntime_runner(model.path())
+    count = job.samples if job.subsets == 1 else job.samples * job.subsets // (job.subsets - 1)
+    pool = list(model.calibration(limit=count))
+    results = []
+    for column in job.columns:
+        if column == "onnxruntime":
+            results += peers(models, model, pool[: job.samples], job.limit, reference)
+            continue
+        for subset in range(job.subsets):
+            feeds = pool if job.subsets == 1 else [f for i, f in enumerate(pool) if i % job.subsets != subset]
+            results.append(ours(model, column, subset, feeds, job.limit, reference))
+    return results
 
-    class Reader(ort.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.feeds = iter(model.calibration(limit=samples))
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.feeds, None)
-
+def peers(models: Any, model: Any, pool: list[Any], limit: int | None, reference: Any) -> Iterator[Result]:
+    """onnxruntime's score in each setting; a failing quantizer is a result too."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "peer.onnx"
-        try:
-            ort.quantize_static(
-                str(model.path()),
-                str(out),
-                Reader(),
-                per_channel=True,
-                extra_options={"WeightSymmetric": True},
-            )
-            return model.evaluate(models.onnxruntime_runner(out), limit=limit).value
-        except Exception as error:  # the peer fails on some files as they are; that is a result too
-            print(
-                f"{model.name}: onnxruntime's quantizer fails: {str(error).splitlines()[0][:120]}",
-                file=sys.stderr,
-            )
-            return None
+        path, out = upgraded(model.path(), Path(folder)), Path(folder) / "int8.onnx"
+        for name, setting in SETTINGS.items():
+            started = time.perf_counter()
+            feeds = models.spread(pool, setting.samples)
+            try:
+                quantize(path, setting, feeds, out)
+                score = model.evaluate(models.onnxruntime_runner(out), limit=limit, reference=reference)
+            except Exception as error:
+                text = str(error).splitlines()[0][:120]
+                yield Result(model.name, "onnxruntime", name, 0, np.nan, None, 0, 0.0, text)
+                continue
+            agreement, seconds = score.details.get("fp32_agreement"), time.perf_counter() - started
+            size = out.stat().st_size
+            yield Result(model.name, "onnxruntime", name, 0, score.value, agreement, size, seconds)
 
 
-def score(models: Any, name: str, samples: int, limit: int | None, peer: bool, **options: Any) -> Row:
-    model = models.MODELS[name]
+def ours(model: Any, column: str, subset: int, feeds: list[Any], limit: int | None, reference: Any) -> Result:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        bundle = qcompiler.compile(
-            model.path(), calibration=model.calibration(limit=samples), output=Path(folder) / name, **options
-        )
+        try:
+            bundle = qcompiler.compile(model.path(), calibration=feeds, output=Path(folder) / "out", **OURS[column])
+        except QCompilerError as error:
+            return Result(model.name, column, "", subset, np.nan, None, 0, 0.0, str(error))
 
         def run(feed: dict[str, np.ndarray]) -> list[np.ndarray]:
             outputs = bundle.run(feed)
             return [outputs[tensor.name] for tensor in bundle.manifest.outputs]
 
-        reference = models.onnxruntime_runner(model.path())
-        result = model.evaluate(run, limit=limit, reference=reference)
-    return Row(
-        name,
-        model.metric,
-        result.n,
-        model.fp32_value,
-        result.value,
-        result.details.get("fp32_agreement"),
-        peer_score(models, model, samples, limit) if peer else None,
-        time.perf_counter() - started,
-    )
+        score = model.evaluate(run, limit=limit, reference=reference)
+        size = sum((bundle.path / name).stat().st_size for name in (bundle.manifest.library, WEIGHTS))
+    agreement = score.details.get("fp32_agreement")
+    return Result(model.name, column, "", subset, score.value, agreement, size, time.perf_counter() - started)
 
 
-def line(row: Row) -> str:
-    agreement = "" if row.agreement is None else f"{row.agreement:.3f}"
-    peer = "" if row.peer is None else f"{row.peer:.4f}"
-    return (
-        f"| {row.model} | {row.metric} | {row.items} | {row.float_score:.4f} | {row.ours:.4f} | {agreement} | {peer} |"
-    )
+def cell(results: list[Result], higher_is_better: bool) -> str:
+    """Score, agreement and size of one column: the best setting, or mean and half the spread over subsets."""
+    good = [r for r in results if np.isfinite(r.value)]
+    if not good:
+        return f"fails: {results[0].failure[:40]}" if results else ""
+    best = (max if higher_is_better else min)(good, key=lambda r: r.value)
+    if best.column != "onnxruntime":
+        values = np.array([r.value for r in good])
+        shares = [r.agreement for r in good if r.agreement is not None]
+        text = f"{values.mean():.4f}" + (f" ±{np.ptp(values) / 2:.4f}" if len(values) > 1 else "")
+        agreement = f"{np.mean(shares):.3f}, " if shares else ""
+    else:
+        text = f"{best.value:.4f}"
+        agreement = (f"{best.agreement:.3f}, " if best.agreement is not None else "") + f"{best.setting}, "
+    return f"{text} ({agreement}{best.bytes / 1e6:.2f} MB)"
+
+
+def table(models: Any, results: list[Result], columns: list[str]) -> list[str]:
+    lines = [f"| {' | '.join(['model', 'metric', 'float', *columns])} |", "| --- " * (3 + len(columns)) + "|"]
+    for name in dict.fromkeys(r.model for r in results):
+        model = models.MODELS[name]
+        size = model.path().stat().st_size / 1e6
+        cells = [name, model.metric, f"{model.fp32_value:.4f} ({size:.2f} MB)"]
+        for column in columns:
+            found = [r for r in results if (r.model, r.column) == (name, column)]
+            cells.append(cell(found, model.higher_is_better))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", metavar="MODEL")
-    parser.add_argument("--method", help="calibration method (default: the compiler's)")
-    parser.add_argument("--policy", default="auto")
+    parser.add_argument("--columns", default=",".join(COLUMNS), help="which of the table's columns, by comma")
     parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--subsets", type=int, default=1, help="calibrate as many times, each without another part")
     parser.add_argument("--limit", type=int, help="score this many items only")
-    parser.add_argument("--peer", action="store_true", help="score onnxruntime's quantizer in the same run")
-    parser.add_argument("--markdown", type=Path, help="write the table here as well")
+    parser.add_argument("--jobs", type=int, default=1, help="models at a time")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single score here")
+    parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="print the table of earlier --json files")
     args = parser.parse_args()
-    models = catalogue()
-    header = [
-        "| model | metric | items | float | int8 | agreement with float | onnxruntime int8 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    print("\n".join(header), flush=True)
-    rows = []
-    for name in args.models or models.MODELS:
-        options = {"policy": args.policy, "method": args.method}
-        row = score(models, name, args.samples, args.limit, args.peer, **options)
-        rows.append(line(row))
-        print(f"{rows[-1]}  ({row.seconds:.0f} s)", flush=True)
-    if args.markdown is not None:
-        args.markdown.write_text("\n".join([*header, *rows]) + "\n", encoding="utf-8")
+    models, columns = catalogue(), args.columns.split(",")
+    if unknown := set(columns) - set(COLUMNS):
+        parser.error(f"unknown columns {', '.join(sorted(unknown))}; known: {', '.join(COLUMNS)}")
+    if args.merge:
+        results = [Result(**item) for path in args.merge for item in json.loads(path.read_text("utf-8"))]
+        print("\n".join(table(models, results, columns)))
+        return
+    jobs = [Job(name, tuple(columns), args.samples, args.subsets, args.limit) for name in args.models or models.MODELS]
+    results = []
+    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+        for found in pool.imap_unordered(run_job, jobs):
+            results += found
+            seconds = sum(r.seconds for r in found)
+            print(f"{table(models, found, columns)[-1]}  ({seconds:.0f} s)", file=sys.stderr, flush=True)
+            if args.json:
+                args.json.write_text(json.dumps([asdict(r) for r in results], indent=1), "utf-8")
+    order = list(models.MODELS)
+    results.sort(key=lambda r: order.index(r.model))
+    print("\n".join(table(models, results, columns)))
 
 
 if __name__ == "__main__":
