@@ -19,6 +19,8 @@ ALIASES = """\
 !v = !quant.uniform<u8:f32, 2.5e-01:128>
 !s = !quant.uniform<i8:f32, 5.0e-01:-1>
 !p = !quant.uniform<u8:f32, 3.90625e-03>
+!h = !quant.uniform<i16:f32, 1.0e-02>
+!k = !quant.uniform<u8:f32:1, {5.0e-01:3, 2.5e-01:3}>
 !c = !quant.uniform<i8<-127:127>:f32:0, {1.0e-01, 2.0e-01}>
 !b = !quant.uniform<i8:f32:{0:1, 1:2}, {{1.0e-01, 2.0e-01}, {3.0e-01, 4.0e-01}}>
 """

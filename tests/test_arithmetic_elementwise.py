@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qcompiler.arithmetic.affine import storage_dtype, storage_range
 from qcompiler.arithmetic.elementwise import add, add_parameters, mul, mul_bound
 from qcompiler.arithmetic.requantize import real_multiplier, requantize
 
@@ -93,20 +94,59 @@ def test_int32_never_overflows(signs):
     assert 510 * (2**21 - 1) + 2**29 < 2**31
 
 
-@given(scales, scales, scales, st.integers(0, 2**32))
-def test_add_of_16_bits(s_a, s_b, s_y, seed):
+operands = st.sampled_from([("u8", 0), ("u8", 128), ("i8", -128), ("i16", 0), ("i16", -7), ("u16", 0), ("u16", 32768)])
+
+
+def reach_of(storage: str, zero_point: int) -> int:
+    qmin, qmax = storage_range(storage)
+    return max(zero_point - qmin, qmax - zero_point)
+
+
+@given(operands, operands, scales, scales, scales, st.booleans())
+def test_parameters_are_the_largest_that_keep_int32(operand_a, operand_b, s_a, s_b, s_y, subtract):
+    reach = (reach_of(*operand_a), reach_of(*operand_b))
+    ratios = [Fraction(s) / Fraction(s_y) for s in (s_a, s_b)]
+
+    def fits(n):
+        a, b = (round(ratio * 2**n) for ratio in ratios)
+        return max(a, b) < 2**21 and reach[0] * a + reach[1] * b + 2 ** (n - 1) < 2**31
+
+    possible = [n for n in range(1, 31) if fits(n)]
+    if not possible:
+        with pytest.raises(ValueError, match="too small"):
+            add_parameters(s_a, s_b, s_y, subtract, reach)
+        return
+    a, b, n = add_parameters(s_a, s_b, s_y, subtract, reach)
+    assert n in possible and max(possible) - n <= 0
+    assert reach[0] * a + reach[1] * abs(b) + 2 ** (n - 1) < 2**31
+    if max(reach) <= 255:
+        assert (a, b, n) == add_parameters(s_a, s_b, s_y, subtract)
+
+
+@given(operands, operands, st.sampled_from([("i16", 0), ("i16", 11), ("u8", 3)]), scales, scales, st.integers(0, 2**32))
+def test_add_of_16_bits_equals_big_integers_and_stays_near_the_real_sum(operand_a, operand_b, result, s_a, s_b, seed):
     rng = np.random.default_rng(seed)
-    q_a = rng.choice([-32768, 32767, 5, -77], (2, 3, 1)).astype(np.int16)
-    q_b = rng.integers(0, 256, (3, 4)).astype(np.uint8)
-    parameters = add_parameters(s_a, s_b, s_y)
-    for left, z_a, right, z_b in (
-        (q_a, -3, q_b, 40),
-        (q_b, 40, q_a[:, :, 0].T[:, :1], 32767),
-        (q_a, -32768, q_a, 9),
-    ):
-        y = add(left, z_a, right, z_b, *parameters, 11, -32768, 32767, np.int16)
-        broadcast = np.broadcast_arrays(left, right)
-        assert np.array_equal(y, exact_add(broadcast[0], z_a, broadcast[1], z_b, *parameters, 11, -32768, 32767))
+    arrays = []
+    for storage, _ in (operand_a, operand_b):
+        qmin, qmax = storage_range(storage)
+        ends = rng.choice([qmin, qmax], 8)
+        arrays.append(
+            np.concatenate([ends, rng.integers(qmin, qmax, 24, endpoint=True)]).astype(storage_dtype(storage))
+        )
+    (q_a, q_b), (z_a, z_b), (storage, z_y) = arrays, (operand_a[1], operand_b[1]), result
+    lo, hi = storage_range(storage)
+    reach = (reach_of(*operand_a), reach_of(*operand_b))
+    # A scale that holds about half of all sums, so that some saturate.
+    s_y = np.float32((reach[0] * s_a + reach[1] * s_b) / (hi - lo))
+    for subtract in (False, True):
+        a, b, n = add_parameters(s_a, s_b, s_y, subtract, reach)
+        y = add(q_a[:, None], z_a, q_b, z_b, a, b, n, z_y, lo, hi, storage_dtype(storage))
+        grid = np.broadcast_arrays(q_a[:, None], q_b)
+        assert np.array_equal(y, exact_add(grid[0], z_a, grid[1], z_b, a, b, n, z_y, lo, hi))
+        d_a, d_b = grid[0].astype(float) - z_a, grid[1].astype(float) - z_b
+        real = (d_a * float(s_a) + (-1 if subtract else 1) * d_b * float(s_b)) / float(s_y) + z_y
+        bound = 0.5 + (reach[0] + reach[1]) * 2.0 ** -(n + 1) + 1e-6
+        assert np.abs(np.clip(real, lo, hi) - y).max() <= bound
 
 
 def test_fused_relu_is_a_clamp():

@@ -36,6 +36,19 @@ def test_table_is_the_definition(storage_x, storage_y):
     assert apply_table(q[:, :0], table, qmin).shape == (2, 0)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_one_table_a_channel(axis):
+    scales = np.array([0.01, 0.02, 0.005], np.float32)
+    tables = build_table(function("Silu"), 0.05, 3, "i8", scales, 9, 0, 255, "u8")
+    assert tables.shape == (3, 256) and tables.dtype == np.uint8
+    q = np.random.default_rng(0).integers(-128, 128, (3, 3, 3)).astype(np.int8)
+    y = apply_table(q, tables, -128, axis)
+    for channel, scale in enumerate(scales):
+        one = build_table(function("Silu"), 0.05, 3, "i8", scale, 9, 0, 255, "u8")
+        assert np.array_equal(tables[channel], one)
+        assert np.array_equal(y.take(channel, axis), apply_table(q.take(channel, axis), one, -128))
+
+
 def test_applied_table_can_be_written():
     table = np.arange(256, dtype=np.uint8)
     y = apply_table(np.zeros(3, np.uint8), table, 0)

@@ -133,17 +133,33 @@ def test_add_at_the_ends_of_int32():
     check(cases, SPECS[0])
 
 
-def test_add_of_16_bits():
-    parameters = elementwise.add_parameters(0.1, 0.3, 0.2)
+def reach(dtype: str, zero_point: int) -> int:
+    lo, hi = RANGES[dtype]
+    return max(zero_point - lo, hi - zero_point)
+
+
+@every_spec
+def test_add_of_16_bits(spec):
     cases = []
-    for *dtypes, out in [
-        ("int16", "uint8", "uint16"),
-        ("uint16", "uint16", "int8"),
-        ("int8", "int8", "int16"),
-    ]:
-        a, b = stored((50, 31), dtypes[0]), stored((50, 31), dtypes[1])
-        cases.append(add_case(a, b, (5, 100, 17), parameters, RANGES[out], out, SPECS[0]))
-    check(cases, SPECS[0])
+    for (a_dtype, b_dtype, out), shape in product(
+        [
+            ("int16", "uint8", "uint16"),
+            ("int16", "int16", "int16"),
+            ("uint16", "uint16", "int8"),
+            ("int8", "int8", "int16"),
+            ("int16", "int16", "uint8"),
+        ],
+        [(50, 31), (3, 5, 7, 9), (1,)],
+    ):
+        zero_points = tuple(0 if dtype == "int16" else 100 for dtype in (a_dtype, b_dtype, out))
+        reaches = (reach(a_dtype, zero_points[0]), reach(b_dtype, zero_points[1]))
+        scales = (3.7 / reaches[0], 9.1 / reaches[1], 8 / RANGES[out][1])
+        a, b = stored(shape, a_dtype), stored(shape, b_dtype, 1)
+        for array, dtype in ((a, a_dtype), (b, b_dtype)):
+            array.flat[: max(1, array.size // 4)] = np.random.default_rng(2).choice(RANGES[dtype])
+        parameters = elementwise.add_parameters(*scales, len(shape) == 2, reaches)
+        cases.append(add_case(a, b, zero_points, parameters, RANGES[out], out, spec))
+    check(cases, spec)
 
 
 @pytest.mark.parametrize("constant", [False, True])

@@ -102,6 +102,78 @@ CASES = {
         ([3, 5, 7], [9, 4, 7]),
         ([3, 4, 11],),
     ),
+    "add of 8 and 16 bits to 16": Case(
+        '"q.add"(%a, %b) {clamp = array<i64: -32768, 32767>} : (tensor<4x!h>, tensor<4x!u>) -> tensor<4x!h>',
+        ([0, 1000, -32768, 32767], [3, 4, 255, 255]),
+        ([0, 1050, -20168, 32767],),
+    ),
+    "sub of 16 bits to 8": Case(
+        '"q.sub"(%a, %b) {clamp = array<i64: 0, 255>} : (tensor<4x!h>, tensor<4x!h>) -> tensor<4x!u>',
+        ([0, 1000, -32768, 32767], [0, 500, 32767, -32768]),
+        ([3, 13, 0, 255],),
+    ),
+    "mul of 16 bits": Case(
+        '"q.mul"(%a, %b) {clamp = array<i64: -32768, 32767>, rounding = "fixed"} : '
+        "(tensor<4x!h>, tensor<4x!h>) -> tensor<4x!h>",
+        ([150, -150, -32768, 32767], [100, 100, -32768, -5]),
+        ([150, -150, 32767, -1638],),
+    ),
+    "requantize 8 to 16 bits": Case(
+        '"q.requantize"(%x) {rounding = "fp32", clamp = array<i64: -32768, 32767>} : (tensor<3x!u>) -> tensor<3x!h>',
+        ([0, 3, 255],),
+        ([-150, 0, 12600],),
+    ),
+    "requantize 16 to 8 bits, clamped": Case(
+        '"q.requantize"(%x) {rounding = "fixed", clamp = array<i64: 3, 200>} : (tensor<5x!h>) -> tensor<5x!u>',
+        ([-32768, 0, 76, 24, 32767],),
+        ([3, 3, 5, 3, 200],),  # 1.52 -> 2, 0.48 -> 0
+    ),
+    "requantize to one scale a channel": Case(
+        '"q.requantize"(%x) {rounding = "fp32", clamp = array<i64: 0, 255>} : (tensor<2x2x!h>) -> tensor<2x2x!k>',
+        ([100, 100, -32768, 32767],),
+        ([5, 7, 0, 255],),
+    ),
+    "lut of one table a channel": Case(
+        '"q.lut"(%x, %t) : (tensor<1x2x2x!u>, tensor<2x256xui8>) -> tensor<1x2x2x!k>',
+        ([0, 1, 0, 1], TABLE + TABLE[::-1]),
+        ([0, 7, (255 * 7) % 256, (254 * 7) % 256],),
+    ),
+    "lut of 16 bits": Case(
+        '"q.lut"(%x, %t) : (tensor<3x!h>, tensor<65536xi16>) -> tensor<3x!h>',
+        ([-32768, 0, 32767], list(range(32767, -32769, -1))),
+        ([32767, -1, -32768],),
+    ),
+    "conv with one scale a channel": Case(
+        '"q.conv"(%x, %w, %b, %m) {strides = array<i64: 1>, pads = array<i64: 1, 0>, dilations = array<i64: 1>, '
+        "group = 2 : i64, x_zero_point = 3 : i64, pad_value = 3 : i64, "
+        'rounding = "fp32", clamp = array<i64: 3, 255>, layout = "NCHW"} : '
+        "(tensor<1x2x2x!k>, tensor<2x1x2xi8>, tensor<2xi32>, tensor<2xf64>) -> tensor<1x2x2x!k>",
+        ([4, 5, 6, 7], [1, 2, 3, -4], [0, 20], [1.0, 0.5]),
+        ([5, 8, 7, 9],),  # 2, 1 + 4; (20 - 12) / 2, (20 + 9 - 16) / 2 -> 6, ties to even
+    ),
+    "transpose of one scale a channel": Case(
+        '"q.transpose"(%x) {perm = array<i64: 1, 0>} : (tensor<1x2x!k>) -> '
+        "tensor<2x1x!quant.uniform<u8:f32:0, {5.0e-01:3, 2.5e-01:3}>>",
+        ([1, 2],),
+        ([1, 2],),
+    ),
+    "reshape of one scale a channel": Case(
+        '"q.reshape"(%x) : (tensor<3x2x4x!k>) -> tensor<1x3x2x2x2x!quant.uniform<u8:f32:2, {5.0e-01:3, 2.5e-01:3}>>',
+        (list(range(24)),),
+        (list(range(24)),),
+    ),
+    "max_pool of 16 bits": Case(
+        '"q.max_pool"(%x) {kernel = array<i64: 2>, strides = array<i64: 2>, pads = array<i64: 1, 1>, '
+        'dilations = array<i64: 1>, layout = "NHWC"} : (tensor<1x4x1x!h>) -> tensor<1x3x1x!h>',
+        ([-32768, -9, -300, -7],),
+        ([-32768, -9, -7],),
+    ),
+    "mean of 16 bits": Case(
+        '"q.mean"(%x) {axes = array<i64: 1>, rounding = "fp32", clamp = array<i64: 0, 255>} : '
+        "(tensor<2x3x!h>) -> tensor<2x!u>",
+        ([3000, 1200, 0, -32768, 0, 0],),
+        ([31, 0],),
+    ),
     "lut": Case(
         '"q.lut"(%x, %t) : (tensor<2x2x!u>, tensor<256xui8>) -> tensor<2x2x!v>',
         ([0, 1, 2, 255], TABLE),
@@ -255,7 +327,53 @@ INVALID = [
     ("lut", "256xui8", "255xui8", "expected a table of shape [256], found [255]"),
     ("lut", "256xui8", "256xi8", "the table holds i8, the result is stored as u8"),
     ("lut", "256xui8", "256xf32", "the table holds f32, the result is stored as u8"),
-    ("lut", "(tensor<2x2x!u>", "(tensor<2x2x!quant.uniform<u16:f32, 1.0e-01>>", "expected an operand of 8 bits"),
+    ("lut", "(tensor<2x2x!u>", "(tensor<2x2x!h>", "expected a table of shape [65536], found [256]"),
+    ("lut", "(tensor<2x2x!u>", "(tensor<2x2x!quant.uniform<u4:f32, 1.0e-01>>", "expected an operand of 8 or 16 bits"),
+    ("lut", "(tensor<2x2x!u>", "(tensor<2x2x!k>", "expected a per-tensor type"),
+    ("lut", "-> tensor<2x2x!v>", "-> tensor<2x2x!k>", "expected a table of shape [2, 256], found [256]"),
+    ("lut of one table a channel", "2x2x!u>", "2x2x!h>", "expected an operand of 8 bits for a result with one scale"),
+    ("lut of one table a channel", "!k", "!quant.uniform<u8:f32:1, {1.0e-01, 1.0e-01:3}>", "share one zero point"),
+    ("add", "(tensor<3x!u>, ", "(tensor<3x!k>, ", "expected a per-tensor type"),
+    ("add of 8 and 16 bits to 16", "-> tensor<4x!h>", "-> tensor<4x!quant.uniform<i16:f32, 1.0e-07>>", "is too small"),
+    ("add of 8 and 16 bits to 16", "4x!u>)", "4x!quant.uniform<i32:f32, 1.0e-01>>)", "a type of 8 or 16 bits"),
+    (
+        "mul of 16 bits",
+        "(tensor<4x!h>, tensor<4x!h>)",
+        "(tensor<4x!quant.uniform<u16:f32, 1.0e-01>>, tensor<4x!quant.uniform<u16:f32, 1.0e-01>>)",
+        "can reach 4294836225, beyond int32",
+    ),
+    ("requantize 8 to 16 bits", '"fp32"', '"up"', "rounding must be one of"),
+    ("requantize 8 to 16 bits", "-> tensor<3x!h>", "-> tensor<4x!h>", "expected a result of shape [3], found [4]"),
+    ("requantize 8 to 16 bits", "(tensor<3x!u>)", "(tensor<3x!c>)", "expected a per-tensor type"),
+    ("requantize 8 to 16 bits", "32767>", "32768>", "clamp must be"),
+    ("requantize 16 to 8 bits, clamped", "(tensor<5x!h>)", "(tensor<5x!quant.uniform<i32:f32, 0.1>>)", "8 or 16 bits"),
+    ("requantize to one scale a channel", "!k>", "!quant.uniform<u8:f32:{0:2, 1:2}, {{0.1}}>>", "a per-tensor type"),
+    (
+        "requantize to one scale a channel",
+        "-> tensor<2x2x!k>",
+        "-> tensor<2x2x!quant.uniform<u8:f32:1, {1.0e-01}>>",
+        "1 scales do not fit axis 1",
+    ),
+    ("conv", "(tensor<1x1x3x3x!u>", "(tensor<1x1x3x3x!h>", "expected an operand of 8 bits"),
+    ("conv with one scale a channel", "!k>, tensor", "!c>, tensor", "expected a per-tensor type or one along axis 1"),
+    (
+        "conv with one scale a channel",
+        "-> tensor<1x2x2x!k>",
+        "-> tensor<1x2x2x!quant.uniform<u8:f32:1, {1.0e-01:1, 1.0e-01:2}>>",
+        "expected channels that share one zero point",
+    ),
+    ("matmul", "(tensor<2x2x!u>", "(tensor<2x2x!h>", "expected an operand of 8 bits"),
+    ("matmul of activations", "tensor<2x1x!v>", "tensor<2x1x!h>", "expected an operand of 8 bits"),
+    ("transpose of one scale a channel", "f32:0", "f32:1", "the result must have the operand's type"),
+    ("reshape of one scale a channel", "f32:2", "f32:3", "the result must have the operand's type"),
+    ("reshape of one scale a channel", "1x3x2x2x2", "1x3x8", "has no axis that is axis 1 of the operand"),
+    ("slice", "(tensor<2x4x!u>", "(tensor<2x4x!k>", "expected a per-tensor type"),
+    (
+        "mean of 16 bits",
+        "(tensor<2x3x!h>)",
+        "(tensor<2x65536x!h>)",
+        "the sum of 65536 values of !quant.uniform<i16:f32, 1.0e-02> can reach 2147483648, beyond int32",
+    ),
     ("lut", "-> tensor<2x2x!v>", "-> tensor<4x!v>", "expected a result of shape [2, 2], found [4]"),
     ("average_pool", "kernel = array<i64: 2, 2>", "kernel = array<i64: 2, 3>", "expected spatial extents"),
     ("average_pool", "-> tensor<1x1x2x1x!u>", "-> tensor<1x3x2x1x!u>", "expected 1 on axis 1 of the result, found 3"),

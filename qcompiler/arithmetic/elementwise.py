@@ -12,23 +12,29 @@ COEFFICIENT_BITS = 21
 _LARGEST_SHIFT = 30
 
 
-def add_parameters(scale_a: float, scale_b: float, scale_y: float, subtract: bool = False) -> tuple[int, int, int]:
+def add_parameters(
+    scale_a: float, scale_b: float, scale_y: float, subtract: bool = False, reach: tuple[int, int] = (255, 255)
+) -> tuple[int, int, int]:
     """`(A, B, n)` with `A ~ scale_a / scale_y * 2^n` and `B ~ +-scale_b / scale_y * 2^n` for `add`.
 
-    The larger of `A` and `|B|` lies in `[2^20, 2^21)` and `1 <= n <= 30`. Where the larger ratio is below
-    2^-10 the coefficients are smaller instead: `n` stays 30. Raises ValueError for a ratio of 2^20 and more.
+    `reach` are the largest `|q_a - z_a|` and `|q_b - z_b|`. `n` is the largest of 1..30 for which both coefficients
+    stay below 2^21 in magnitude and `reach_a * |A| + reach_b * |B| + 2^(n-1)` below 2^31, so that every partial sum
+    fits int32. For 8-bit operands the first condition implies the second: unless `n` is 30, the larger coefficient
+    lies in `[2^20, 2^21)`. Raises ValueError where there is no such `n`: the result's scale is far too small.
+
+    The unrounded, unclamped result is off by at most `(reach_a + reach_b) * 2^-(n+1)`.
     """
     ratio_a, ratio_b = float(scale_a) / float(scale_y), float(scale_b) / float(scale_y)
     if not all(math.isfinite(ratio) and ratio > 0 for ratio in (ratio_a, ratio_b)):
         raise ValueError(f"scales must be positive and finite, not {scale_a}, {scale_b}, {scale_y}")
     shift = min(COEFFICIENT_BITS - math.frexp(max(ratio_a, ratio_b))[1], _LARGEST_SHIFT)
-    # Rounding may carry the larger one to 2^21 itself.
-    if round(math.ldexp(max(ratio_a, ratio_b), shift)) == 1 << COEFFICIENT_BITS:
+    while shift >= 1:
+        a, b = round(math.ldexp(ratio_a, shift)), round(math.ldexp(ratio_b, shift))
+        # Rounding may carry the larger one to 2^21 itself.
+        if max(a, b) < 1 << COEFFICIENT_BITS and reach[0] * a + reach[1] * b + (1 << (shift - 1)) <= INT32_MAX:
+            return a, (-b if subtract else b), shift
         shift -= 1
-    if shift < 1:
-        raise ValueError(f"the output scale {scale_y} is too small for input scales {scale_a} and {scale_b}")
-    a, b = round(math.ldexp(ratio_a, shift)), round(math.ldexp(ratio_b, shift))
-    return a, (-b if subtract else b), shift
+    raise ValueError(f"the output scale {scale_y} is too small for input scales {scale_a} and {scale_b}")
 
 
 def add(
@@ -46,15 +52,12 @@ def add(
 ) -> np.ndarray:
     """`clamp((((q_a - z_a) * A + (q_b - z_b) * B + 2^(n-1)) >> n) + z_y, lo, hi)`, with a floor shift.
 
-    With 8-bit operands everything fits int32: `|q - z| <= 255` and `|A|, |B| < 2^21` give
-    `510 * (2^21 - 1) + 2^29 < 2^31`, for every partial sum and every `n <= 30`. If an operand has 16 bits the
-    sum is int64 (`131070 * 2^21 + 2^29 < 2^38`).
+    All in int32: `add_parameters` chooses the coefficients for the reach of the operands so that it fits.
     """
-    wide = np.int32 if q_a.dtype.itemsize == q_b.dtype.itemsize == 1 else np.int64
-    left = q_a.astype(wide)
+    left = q_a.astype(np.int32)
     left -= zero_point_a
     left *= coefficient_a
-    right = q_b.astype(wide)
+    right = q_b.astype(np.int32)
     right -= zero_point_b
     right *= coefficient_b
     acc = np.asarray(left + right)

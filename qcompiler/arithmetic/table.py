@@ -1,4 +1,4 @@
-"""Unary functions of 8-bit tensors as tables: computed once in float64, exact on every target after."""
+"""Unary functions of 8-bit and 16-bit tensors as tables: computed once in float64, exact on every target after."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qcompiler.arithmetic.affine import storage_dtype, storage_range
+from qcompiler.arithmetic.affine import along_axis, storage_dtype, storage_range
 
 Function = Callable[[np.ndarray], np.ndarray]
 """float64 array to float64 array of the same shape."""
@@ -18,7 +18,7 @@ def build_table(
     scale_x: float,
     zero_point_x: int,
     storage_x: str,
-    scale_y: float,
+    scale_y: np.ndarray | float,
     zero_point_y: int,
     lo: int,
     hi: int,
@@ -26,18 +26,24 @@ def build_table(
 ) -> np.ndarray:
     """Stored output for every stored input, index `q - qmin`: 256 entries for 8 bits, 65,536 for 16.
 
+    With a vector of scales `scale_y`, one such table a channel, `[channels, entries]`.
+
     `clamp(rne(function(scale_x * (q - zero_point_x)) / scale_y) + zero_point_y, lo, hi)` in float64.
     Infinities saturate; NaN (the logarithm of a negative number) gives `lo`.
     """
     qmin, qmax = storage_range(storage_x)
     real = float(scale_x) * np.arange(qmin - int(zero_point_x), qmax - int(zero_point_x) + 1, dtype=np.float64)
     with np.errstate(all="ignore"):
-        y = np.rint(np.asarray(function(real), np.float64) / float(scale_y)) + int(zero_point_y)
+        divisor = np.asarray(scale_y, np.float64)[..., None]
+        y = np.rint(np.asarray(function(real), np.float64) / divisor) + int(zero_point_y)
     return np.fmin(np.fmax(y, lo), hi).astype(storage_dtype(storage_y))
 
 
-def apply_table(q: np.ndarray, table: np.ndarray, qmin: int) -> np.ndarray:
-    """`table[q - qmin]`."""
+def apply_table(q: np.ndarray, table: np.ndarray, qmin: int, axis: int | None = None) -> np.ndarray:
+    """`table[q - qmin]`; with an `axis`, `table[c, q - qmin]` for index `c` of that axis of `q`."""
+    if axis is not None:
+        channel = along_axis(np.arange(len(table)) * table.shape[1], axis, q.ndim)
+        return np.take(table, q.astype(np.int32) - qmin + channel)
     if q.dtype.itemsize > 1 or table.dtype.itemsize > 1:
         return np.take(table, q.astype(np.int32) - qmin)
     by_byte = np.zeros(256, table.dtype)

@@ -8,7 +8,7 @@ Attributes common to several ops:
 * `clamp = array<i64: lo, hi>`: stored integers the result is clamped to; narrower than the storage range where an
   activation function is fused;
 * `layout`: "NCHW" (channels are axis 1) or "NHWC" (channels last) of ops that know where channels are;
-* `q.why`: who chose the type of the result, and why.
+* `q.why` and `q.numbers`: who chose the type of the result, why, and by which figures.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from xdsl.dialects.builtin import (
     DenseArrayBase,
+    DictionaryAttr,
     IntegerAttr,
     IntegerType,
     StringAttr,
@@ -29,10 +30,11 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.ir import Operation, SSAValue
-from xdsl.irdl import IRDLOperation, base, eq, traits_def
+from xdsl.irdl import IRDLOperation, base, eq, opt_prop_def, traits_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
+from qcompiler.arithmetic.requantize import INT32_MAX
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import integers, quantized, shape, string, tensor
 
@@ -58,6 +60,13 @@ class QOp(IRDLOperation):
         raise VerifyException(f"{self.name}: {message}")
 
 
+class ChosenOp(QOp):
+    """Base of the operations whose result has a type that somebody chose."""
+
+    why = opt_prop_def(StringAttr, prop_name="q.why")
+    numbers = opt_prop_def(DictionaryAttr, prop_name="q.numbers")
+
+
 def per_tensor(op: QOp, *values: SSAValue) -> None:
     """Verifies that the quantized values have one scale and zero point each."""
     for value in values:
@@ -65,12 +74,49 @@ def per_tensor(op: QOp, *values: SSAValue) -> None:
             op.fail(f"expected a per-tensor type, found {quantized(value)}")
 
 
+def per_channel(op: QOp, value: SSAValue, axis: int) -> None:
+    """Verifies that a quantized value has one scale, or one for each index of `axis`, and one zero point."""
+    kind = quantized(value)
+    if kind.per_tensor:
+        return
+    if kind.axis != axis:
+        op.fail(f"expected a per-tensor type or one along axis {axis}, found {kind}")
+    check_scales(op, value)
+    if len(set(kind.zero_points.tolist())) > 1:
+        op.fail(f"expected channels that share one zero point, found {kind}")
+
+
+def eight_bits(op: QOp, *values: SSAValue) -> None:
+    """Verifies that quantized values are stored in 8 bits."""
+    for value in values:
+        if quantized(value).dtype.itemsize != 1:
+            op.fail(f"expected an operand of 8 bits, found {quantized(value)}")
+
+
+def at_most_sixteen_bits(op: QOp, *values: SSAValue) -> None:
+    """Verifies that quantized values are stored in 8 or 16 bits."""
+    for value in values:
+        if quantized(value).dtype.itemsize > 2:
+            op.fail(f"expected a type of 8 or 16 bits, found {quantized(value)}")
+
+
+def check_sum(op: QOp, x: SSAValue, count: int) -> None:
+    """Verifies that sums of `count` values of `x` fit int32, before and after the zero point is subtracted."""
+    kind = quantized(x)
+    if (bound := count * max(kind.reach, -kind.qmin, kind.qmax)) > INT32_MAX:
+        op.fail(f"the sum of {count} values of {quantized(x)} can reach {bound}, beyond int32")
+
+
 def same_type(op: QOp, x: SSAValue, y: SSAValue) -> None:
-    """Verifies that an op that moves stored integers keeps their type."""
-    if quantized(x) != quantized(y):
-        op.fail(
-            f"moves stored integers, so the result must have the operand's type {quantized(x)}, found {quantized(y)}"
-        )
+    """Verifies that an op that moves stored integers, wherever their channels come to lie, keeps their type."""
+    per_tensor(op, x)
+    check_type(op, quantized(x), y)
+
+
+def check_type(op: QOp, expected: UniformType, y: SSAValue) -> None:
+    """Verifies that the result of an op that moves stored integers has the operand's type."""
+    if quantized(y) != expected:
+        op.fail(f"moves stored integers, so the result must have the operand's type {expected}, found {quantized(y)}")
 
 
 def check_rounding(op: QOp, rounding: StringAttr) -> None:

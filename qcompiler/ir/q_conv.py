@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, StringAttr, TensorType
-from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, opt_prop_def, prop_def, result_def
+from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, prop_def, result_def
 
 from qcompiler.arithmetic.conv import ConvWeights, MatmulWeights, conv_acc, matmul_acc, prepare_conv, prepare_matmul
 from qcompiler.arithmetic.requantize import requantize
@@ -12,7 +12,8 @@ from qcompiler.ir.q_base import (
     INT32,
     QUANTIZED,
     REAL,
-    QOp,
+    ChosenOp,
+    at_most_sixteen_bits,
     channel_axis,
     check_clamp,
     check_layout,
@@ -20,7 +21,9 @@ from qcompiler.ir.q_base import (
     check_shape,
     check_weight,
     check_window,
+    eight_bits,
     limits,
+    per_channel,
     per_tensor,
     spatial_axes,
 )
@@ -28,13 +31,16 @@ from qcompiler.ir.values import integer, integers, is_quantized, quantized, rank
 
 
 @irdl_op_definition
-class ConvOp(QOp):
+class ConvOp(ChosenOp):
     """Convolution of stored integers with an int32 accumulator, requantized.
 
     `acc = sum((x - x_zero_point) * (w - w_zero_point)) + bias`, `y = requantize(acc, multiplier)`. The weight is
     `[OC, IC/group, *kernel]` in either layout; `multiplier` holds the exact real factors `s_x * s_w / s_y`, one per
     output channel or one for all. Padding holds `pad_value`, the stored integer of real zero. After
     `fold-zero-point`, `x_zero_point` is 0 and its constant part is in the bias.
+
+    `x` has 8 bits, `y` 8 or 16. `y` may have one scale a channel, and so may `x` where each channel has filters of its
+    own (`group` equal to the channels); the scales are in the multiplier, the zero point is the same for all.
     """
 
     name = "q.conv"
@@ -53,13 +59,13 @@ class ConvOp(QOp):
     rounding = prop_def(StringAttr)
     clamp = prop_def(DenseArrayBase)
     layout = prop_def(StringAttr)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
         check_rounding(self, self.rounding)
         check_layout(self, self.layout)
         check_clamp(self, self.clamp, self.y)
-        per_tensor(self, self.x, self.y)
+        eight_bits(self, self.x)
+        at_most_sixteen_bits(self, self.y)
         x, w, y, group = shape(self.x), shape(self.w), shape(self.y), integer(self.group)
         check_weight(self, "a weight", self.w)
         if len(w) != len(x) or len(y) != len(x) or len(x) < 3:
@@ -69,6 +75,11 @@ class ConvOp(QOp):
             self.fail(f"{x[axis]} input channels do not fit a weight {list(w)} in {group} groups")
         if y[axis] != w[0]:
             self.fail(f"expected {w[0]} output channels, found {y[axis]}")
+        per_channel(self, self.y, axis)
+        if group == x[axis]:
+            per_channel(self, self.x, axis)
+        else:
+            per_tensor(self, self.x)
         check_shape(self, "bias", self.bias, [w[0]])
         if shape(self.multiplier) not in ((w[0],), (1,)):
             self.fail(f"expected 1 or {w[0]} multipliers, found {list(shape(self.multiplier))}")
@@ -106,13 +117,13 @@ class ConvOp(QOp):
 
 
 @irdl_op_definition
-class MatMulOp(QOp):
+class MatMulOp(ChosenOp):
     """Batched matrix product of stored integers with an int32 accumulator, requantized.
 
     `acc = sum_k (a - a_zero_point) * (b - b_zero_point) + bias`. `a` is `[..., M, K]`; `b` is `[..., K, N]`, either a
     constant of plain integers or another activation; batch axes broadcast as in numpy. `bias` and `multiplier`
     (`s_a * s_b / s_y`) run over N, or the multiplier is one for all. `b_zero_points`, if present, replaces
-    `b_zero_point` with one value a column.
+    `b_zero_point` with one value a column. Operands have 8 bits, `y` 8 or 16.
     """
 
     name = "q.matmul"
@@ -126,14 +137,16 @@ class MatMulOp(QOp):
     b_zero_point = prop_def(IntegerAttr)
     rounding = prop_def(StringAttr)
     clamp = prop_def(DenseArrayBase)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
         check_rounding(self, self.rounding)
         check_clamp(self, self.clamp, self.y)
         per_tensor(self, self.a, self.y)
+        eight_bits(self, self.a)
+        at_most_sixteen_bits(self, self.y)
         if is_quantized(self.b):
             per_tensor(self, self.b)
+            eight_bits(self, self.b)
         else:
             check_weight(self, "a right operand", self.b)
         a, b = shape(self.a), shape(self.b)

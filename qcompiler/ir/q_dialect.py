@@ -6,7 +6,7 @@ from xdsl.ir import Dialect
 
 from qcompiler.ir.q_base import QOp
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
-from qcompiler.ir.q_elementwise import AddOp, ConstantOp, DequantizeOp, LutOp, MulOp, QuantizeOp, SubOp
+from qcompiler.ir.q_elementwise import AddOp, ConstantOp, DequantizeOp, LutOp, MulOp, QuantizeOp, RequantizeOp, SubOp
 from qcompiler.ir.q_movement import (
     ConcatOp,
     GatherOp,
@@ -29,6 +29,7 @@ Q_OPS: tuple[type[QOp], ...] = (
     AddOp,
     SubOp,
     MulOp,
+    RequantizeOp,
     LutOp,
     AveragePoolOp,
     MeanOp,

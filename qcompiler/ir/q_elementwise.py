@@ -7,21 +7,25 @@ from typing import NoReturn
 import numpy as np
 from xdsl.dialects.builtin import DenseArrayBase, DenseResourceAttr, LocationAttr, StringAttr, TensorType
 from xdsl.ir import Attribute
-from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, prop_def, result_def, traits_def
+from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import ConstantLike, Pure
 
 from qcompiler.arithmetic import elementwise
 from qcompiler.arithmetic.affine import dequantize, quantize
+from qcompiler.arithmetic.requantize import INT32_MAX, real_multiplier, requantize
 from qcompiler.arithmetic.table import apply_table
 from qcompiler.ir.q_base import (
     FLOAT,
     QUANTIZED,
+    ChosenOp,
     QOp,
+    at_most_sixteen_bits,
     check_clamp,
     check_rounding,
     check_scales,
     check_shape,
     limits,
+    per_channel,
     per_tensor,
 )
 from qcompiler.ir.store import ConstantStore
@@ -29,13 +33,12 @@ from qcompiler.ir.values import element_type, is_quantized, quantized, shape, st
 
 
 @irdl_op_definition
-class ConstantOp(QOp):
+class ConstantOp(ChosenOp):
     """An array of the constant store: a float weight, stored integers, a bias, a table."""
 
     name = "q.constant"
     value = prop_def(DenseResourceAttr)
     y = result_def(TensorType)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
     traits = traits_def(Pure(), ConstantLike())
 
     @staticmethod
@@ -75,13 +78,12 @@ class ConstantOp(QOp):
 
 
 @irdl_op_definition
-class QuantizeOp(QOp):
+class QuantizeOp(ChosenOp):
     """Real to stored integers: `y = clamp(rne(x / s) + z)`, ties to even, NaN to the smallest (ONNX QuantizeLinear)."""
 
     name = "q.quantize"
     x = operand_def(FLOAT)
     y = result_def(QUANTIZED)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
         check_shape(self, "a result", self.y, shape(self.x))
@@ -111,17 +113,17 @@ class DequantizeOp(QOp):
         return (dequantize(operands[0], k.scales, k.zero_points, k.axis),)
 
 
-class _Binary(QOp):
+class _Binary(ChosenOp):
     """Two quantized operands that broadcast as in numpy."""
 
     a = operand_def(QUANTIZED)
     b = operand_def(QUANTIZED)
     y = result_def(QUANTIZED)
     clamp = prop_def(DenseArrayBase)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
         per_tensor(self, self.a, self.b, self.y)
+        at_most_sixteen_bits(self, self.a, self.b, self.y)
         check_clamp(self, self.clamp, self.y)
         try:
             expected = np.broadcast_shapes(shape(self.a), shape(self.b))
@@ -131,10 +133,18 @@ class _Binary(QOp):
 
 
 class _Sum(_Binary):
+    def verify_(self) -> None:
+        super().verify_()
+        try:
+            self.parameters()
+        except ValueError as error:
+            self.fail(str(error))
+
     def parameters(self) -> tuple[int, int, int]:
         """Fixed-point factors of `a` and `b` and the shift (qcompiler.arithmetic.elementwise.add_parameters)."""
         a, b, y = quantized(self.a), quantized(self.b), quantized(self.y)
-        return elementwise.add_parameters(a.scale, b.scale, y.scale, subtract=isinstance(self, SubOp))
+        reach = (a.reach, b.reach)
+        return elementwise.add_parameters(a.scale, b.scale, y.scale, isinstance(self, SubOp), reach)
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
         a, b, y = quantized(self.a), quantized(self.b), quantized(self.y)
@@ -168,6 +178,10 @@ class MulOp(_Binary):
     def verify_(self) -> None:
         super().verify_()
         check_rounding(self, self.rounding)
+        a, b = quantized(self.a), quantized(self.b)
+        bound = elementwise.mul_bound((a.qmin, a.qmax), a.zero_point, (b.qmin, b.qmax), b.zero_point)
+        if bound > INT32_MAX:
+            self.fail(f"products of {a} and {b} can reach {bound}, beyond int32: one of them has to be symmetric")
 
     def multiplier(self) -> float:
         a, b, y = (float(quantized(v).scale) for v in (self.a, self.b, self.y))
@@ -182,29 +196,75 @@ class MulOp(_Binary):
 
 
 @irdl_op_definition
-class LutOp(QOp):
-    """Table look-up: `y = table[x - smallest storable x]`, one entry for each of the 256 stored values of `x`.
+class RequantizeOp(ChosenOp):
+    """Change of scale, zero point or storage: `x - z_x` in int32, requantized with `s_x / s_y`.
 
-    Holds any function of one 8-bit tensor, a change of scale or storage type included; built at compile time in
-    float64 through dequantize, the function and quantize.
+    8 or 16 bits to 8 or 16 bits. The result may have a per-axis type whose channels share one zero point.
+    """
+
+    name = "q.requantize"
+    x = operand_def(QUANTIZED)
+    y = result_def(QUANTIZED)
+    rounding = prop_def(StringAttr)
+    clamp = prop_def(DenseArrayBase)
+
+    def verify_(self) -> None:
+        check_rounding(self, self.rounding)
+        check_clamp(self, self.clamp, self.y)
+        check_shape(self, "a result", self.y, shape(self.x))
+        per_tensor(self, self.x)
+        at_most_sixteen_bits(self, self.x, self.y)
+        if (axis := quantized(self.y).axis) is not None:
+            per_channel(self, self.y, axis)
+        else:
+            per_tensor(self, self.y)
+
+    def multiplier(self) -> np.ndarray:
+        """The real factors, float64: one, or one for each channel."""
+        return np.asarray(real_multiplier(quantized(self.x).scale, 1.0, quantized(self.y).scales))
+
+    def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
+        x, y = quantized(self.x), quantized(self.y)
+        lo, hi = limits(self, self.y)
+        acc = np.asarray(operands[0].astype(np.int32) - np.int32(x.zero_point))
+        rounding = string(self.rounding)
+        return (requantize(acc, self.multiplier(), y.zero_point, lo, hi, y.dtype, rounding, y.axis),)
+
+
+@irdl_op_definition
+class LutOp(ChosenOp):
+    """Table look-up: `y = table[x - smallest storable x]`, an entry for each of the 256 or 65,536 stored values of `x`.
+
+    Holds any function of one tensor, for 8 bits a change of scale or storage type included; built at compile time in
+    float64 through dequantize, the function and quantize. Where `x` has 8 bits, `y` may have a per-axis type; the
+    table is then `[channels, 256]`.
     """
 
     name = "q.lut"
     x = operand_def(QUANTIZED)
     table = operand_def(TensorType)
     y = result_def(QUANTIZED)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
-        per_tensor(self, self.x, self.y)
+        per_tensor(self, self.x)
+        at_most_sixteen_bits(self, self.y)
         check_shape(self, "a result", self.y, shape(self.x))
-        check_shape(self, "a table", self.table, [256])
-        if quantized(self.x).storage not in ("u8", "i8"):
-            self.fail(f"expected an operand of 8 bits, found {quantized(self.x)}")
+        x, y = quantized(self.x), quantized(self.y)
+        if x.storage not in ("u8", "i8", "u16", "i16"):
+            self.fail(f"expected an operand of 8 or 16 bits, found {x}")
+        entries = [1 << 8 * x.dtype.itemsize]
+        if y.axis is not None:
+            per_channel(self, self.y, y.axis)
+            if entries != [256]:
+                self.fail(f"expected an operand of 8 bits for a result with one scale a channel, found {x}")
+            entries = [y.grid[0], 256]
+        else:
+            per_tensor(self, self.y)
+        check_shape(self, "a table", self.table, entries)
         element = tensor(self.table).element_type
-        if element != element_type(quantized(self.y).dtype):
-            self.fail(f"the table holds {element}, the result is stored as {quantized(self.y).storage}")
+        if element != element_type(y.dtype):
+            self.fail(f"the table holds {element}, the result is stored as {y.storage}")
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
         x, table = operands
-        return (apply_table(x, table, int(np.iinfo(x.dtype).min)),)
+        return (apply_table(x, table, int(np.iinfo(x.dtype).min), quantized(self.y).axis),)

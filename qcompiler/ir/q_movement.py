@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -10,7 +11,6 @@ from xdsl.irdl import (
     eq,
     irdl_op_definition,
     operand_def,
-    opt_prop_def,
     prop_def,
     result_def,
     var_operand_def,
@@ -20,24 +20,43 @@ from xdsl.irdl import (
 from qcompiler.arithmetic.pool import max_pool
 from qcompiler.ir.q_base import (
     QUANTIZED,
+    ChosenOp,
     QOp,
     channel_axis,
     check_axis,
     check_layout,
     check_shape,
+    check_type,
     check_window,
     same_type,
     spatial_axes,
 )
+from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import integer, integers, quantized, rank, shape, string
+
+
+def transposed_type(kind: UniformType, perm: Sequence[int]) -> UniformType:
+    """The type of a transposed tensor: the axis of a per-axis type moves along."""
+    return kind if kind.axis is None else kind.along(list(perm).index(kind.axis))
+
+
+def reshaped_type(kind: UniformType, before: Sequence[int], after: Sequence[int]) -> UniformType | None:
+    """The type of a reshaped tensor; None where the axis of a per-axis type does not stay whole."""
+    if kind.axis is None:
+        return kind
+    extent, outside = before[kind.axis], prod(before[: kind.axis])
+    for axis, found in enumerate(after):
+        if found == extent and prod(after[:axis]) == outside:
+            return kind if axis == kind.axis else kind.along(axis)
+    return None
+
 
 INDICES = TensorType.constr(eq(i64))
 
 
-class _Movement(QOp):
+class _Movement(ChosenOp):
     x = operand_def(QUANTIZED)
     y = result_def(QUANTIZED)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
         same_type(self, self.x, self.y)
@@ -45,12 +64,15 @@ class _Movement(QOp):
 
 @irdl_op_definition
 class ReshapeOp(_Movement):
-    """The same elements in another shape, row-major."""
+    """The same elements in another shape, row-major; the axis of a per-axis type stays whole."""
 
     name = "q.reshape"
 
     def verify_(self) -> None:
-        super().verify_()
+        kept = reshaped_type(quantized(self.x), shape(self.x), shape(self.y))
+        if kept is None:
+            self.fail(f"{list(shape(self.y))} has no axis that is axis {quantized(self.x).axis} of the operand")
+        check_type(self, kept, self.y)
         if prod(shape(self.x)) != prod(shape(self.y)):
             self.fail(f"{list(shape(self.x))} does not reshape to {list(shape(self.y))}")
 
@@ -60,16 +82,16 @@ class ReshapeOp(_Movement):
 
 @irdl_op_definition
 class TransposeOp(_Movement):
-    """Axis `i` of the result is axis `perm[i]` of the operand."""
+    """Axis `i` of the result is axis `perm[i]` of the operand; so is the axis of a per-axis type."""
 
     name = "q.transpose"
     perm = prop_def(DenseArrayBase)
 
     def verify_(self) -> None:
-        super().verify_()
         perm = integers(self.perm)
         if sorted(perm) != list(range(rank(self.x))):
             self.fail(f"perm must order the {rank(self.x)} axes, got {list(perm)}")
+        check_type(self, transposed_type(quantized(self.x), perm), self.y)
         check_shape(self, "a result", self.y, [shape(self.x)[p] for p in perm])
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -77,14 +99,13 @@ class TransposeOp(_Movement):
 
 
 @irdl_op_definition
-class ConcatOp(QOp):
+class ConcatOp(ChosenOp):
     """Operands one after the other along `axis`."""
 
     name = "q.concat"
     xs = var_operand_def(QUANTIZED)
     y = result_def(QUANTIZED)
     axis = prop_def(IntegerAttr)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
         axis, y = integer(self.axis), shape(self.y)
@@ -186,7 +207,7 @@ class PadOp(_Movement):
 
 
 @irdl_op_definition
-class GatherOp(QOp):
+class GatherOp(ChosenOp):
     """Elements of `x` along `axis` at `indices` (negative ones count from the end), as ONNX Gather."""
 
     name = "q.gather"
@@ -194,7 +215,6 @@ class GatherOp(QOp):
     indices = operand_def(INDICES)
     y = result_def(QUANTIZED)
     axis = prop_def(IntegerAttr)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
         same_type(self, self.x, self.y)

@@ -6,18 +6,20 @@ from math import prod
 
 import numpy as np
 from xdsl.dialects.builtin import BoolAttr, DenseArrayBase, IntegerAttr, StringAttr
-from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, prop_def, result_def
+from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def
 
 from qcompiler.arithmetic.pool import average_pool, mean, pool_counts
 from qcompiler.arithmetic.softmax import softmax, softmax_table
 from qcompiler.ir.q_base import (
     QUANTIZED,
-    QOp,
+    ChosenOp,
+    at_most_sixteen_bits,
     check_axis,
     check_clamp,
     check_layout,
     check_rounding,
     check_shape,
+    check_sum,
     limits,
     per_tensor,
     spatial_axes,
@@ -27,7 +29,7 @@ from qcompiler.ir.values import integer, integers, quantized, rank, shape, strin
 
 
 @irdl_op_definition
-class AveragePoolOp(QOp):
+class AveragePoolOp(ChosenOp):
     """Mean of each window: int32 sum of `x - z_x`, requantized with the count folded into the multiplier.
 
     The count is that of the elements inside the image, or that of the window if `count_include_pad`.
@@ -43,14 +45,15 @@ class AveragePoolOp(QOp):
     rounding = prop_def(StringAttr)
     clamp = prop_def(DenseArrayBase)
     layout = prop_def(StringAttr)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
         check_rounding(self, self.rounding)
         check_layout(self, self.layout)
         check_clamp(self, self.clamp, self.y)
         per_tensor(self, self.x, self.y)
+        at_most_sixteen_bits(self, self.x, self.y)
         verify_windows(self, (1,) * (rank(self.x) - 2))
+        check_sum(self, self.x, prod(integers(self.kernel)))
 
     def smallest_count(self) -> int:
         """The least number of elements that any window is divided by."""
@@ -71,7 +74,7 @@ class AveragePoolOp(QOp):
 
 
 @irdl_op_definition
-class MeanOp(QOp):
+class MeanOp(ChosenOp):
     """Mean over `axes`: int32 sum of `x - z_x`, requantized with `s_x / (s_y * count)`.
 
     The reduced axes stay with extent 1, or disappear: the result's shape says which.
@@ -83,7 +86,6 @@ class MeanOp(QOp):
     axes = prop_def(DenseArrayBase)
     rounding = prop_def(StringAttr)
     clamp = prop_def(DenseArrayBase)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
         check_rounding(self, self.rounding)
@@ -98,6 +100,8 @@ class MeanOp(QOp):
         dropped = [d for i, d in enumerate(shape(self.x)) if i not in axes]
         if list(shape(self.y)) not in (kept, dropped):
             self.fail(f"expected a result of shape {kept} or {dropped}, found {list(shape(self.y))}")
+        at_most_sixteen_bits(self, self.x, self.y)
+        check_sum(self, self.x, self.smallest_count())
 
     def smallest_count(self) -> int:
         """The number of elements that every mean is taken over."""
@@ -113,14 +117,13 @@ class MeanOp(QOp):
 
 
 @irdl_op_definition
-class SoftmaxOp(QOp):
+class SoftmaxOp(ChosenOp):
     """Softmax along `axis` in integers (qcompiler.arithmetic.softmax); the result's scale is 1/256."""
 
     name = "q.softmax"
     x = operand_def(QUANTIZED)
     y = result_def(QUANTIZED)
     axis = prop_def(IntegerAttr)
-    why = opt_prop_def(StringAttr, prop_name="q.why")
 
     def verify_(self) -> None:
         per_tensor(self, self.x, self.y)

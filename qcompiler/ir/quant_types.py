@@ -123,6 +123,11 @@ class UniformType(ParametrizedAttribute, TypeAttribute):
     def zero_points(self) -> NDArray[np.int64]:
         return np.frombuffer(self.zero_points_.data.data, np.int64).reshape(self.grid)
 
+    def along(self, axis: int) -> UniformType:
+        """The per-axis type with these scales along another axis."""
+        limits = (self.qmin, self.qmax)
+        return UniformType.make(self.storage, self.scales, self.zero_points, axis=axis, storage_range=limits)
+
     @property
     def scale(self) -> np.float32:
         """The scale of a per-tensor type."""
@@ -130,8 +135,20 @@ class UniformType(ParametrizedAttribute, TypeAttribute):
 
     @property
     def zero_point(self) -> int:
-        """The zero point of a per-tensor type."""
-        return int(self.zero_points[()])
+        """The zero point of a per-tensor type, or the one that all channels of a per-axis type share.
+
+        Raises:
+            ValueError: the channels have different zero points.
+        """
+        zeros = np.unique(self.zero_points)
+        if len(zeros) > 1:
+            raise ValueError(f"{self} has no common zero point")
+        return int(zeros[0])
+
+    @property
+    def reach(self) -> int:
+        """The largest `|stored - zero_point|`."""
+        return int(max(self.zero_points.max() - self.qmin, self.qmax - self.zero_points.min()))
 
     def verify(self) -> None:
         if not _STORAGE.fullmatch(self.storage):

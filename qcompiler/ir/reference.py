@@ -6,7 +6,15 @@ import inspect
 import sys
 from pathlib import Path
 
-from xdsl.dialects.builtin import BoolAttr, DenseArrayBase, DenseResourceAttr, IntegerAttr, StringAttr, TensorType
+from xdsl.dialects.builtin import (
+    BoolAttr,
+    DenseArrayBase,
+    DenseResourceAttr,
+    DictionaryAttr,
+    IntegerAttr,
+    StringAttr,
+    TensorType,
+)
 from xdsl.irdl import (
     AttrConstraint,
     OptOperandDef,
@@ -35,6 +43,7 @@ _TENSORS: tuple[tuple[AttrConstraint, str], ...] = (
     (irdl_to_attr_constraint(TensorType), "tensor"),
 )
 _ATTRIBUTES = {
+    DictionaryAttr: "dictionary of numbers",
     BoolAttr: "`true` or `false`",
     IntegerAttr: "integer, `i64`",
     StringAttr: "string",

@@ -112,21 +112,26 @@ def add_kernel(
     """
     zero_a, zero_b, zero_y = zero_points
     factor_a, factor_b, shift = parameters
-    wide = "int32" if all(np.dtype(str(v.dtype)).itemsize == 1 for v in (a, b)) else "int64"
-    # With |A|, |B| <= 2^21 - 1 and 8-bit operands every partial sum fits int32 in this order, too.
-    offset = (1 << (shift - 1)) - zero_a * factor_a - zero_b * factor_b
+    half = 1 << (shift - 1)
+    if all(np.dtype(str(v.dtype)).itemsize == 1 for v in (a, b)):
+        # With |A|, |B| <= 2^21 - 1 and 8-bit operands every partial sum fits int32 in this order, too.
+        half, zero_a, zero_b = half - zero_a * factor_a - zero_b * factor_b, 0, 0
 
     def body(operands: list[Expr], lanes: int) -> Expr:
-        left, right = (operand.astype(vector(wide, lanes)) for operand in operands)
-        acc = left * splat(factor_a, wide, lanes) + right * splat(factor_b, wide, lanes)
-        acc = ((acc + splat(offset, wide, lanes)) >> splat(shift, wide, lanes)) + splat(zero_y, wide, lanes)
-        return _clamped(acc, clamp, wide, lanes).astype(vector(y.dtype, lanes))
+        left, right = (
+            operand.astype(vector("int32", lanes)) - splat(zero, "int32", lanes)
+            for operand, zero in zip(operands, (zero_a, zero_b), strict=True)
+        )
+        acc = left * splat(factor_a, "int32", lanes) + right * splat(factor_b, "int32", lanes)
+        acc = (acc + splat(half, "int32", lanes)) >> splat(shift, "int32", lanes)
+        acc = acc + splat(zero_y, "int32", lanes)
+        return _clamped(acc, clamp, "int32", lanes).astype(vector(y.dtype, lanes))
 
     builder = KernelBuilder(spec)
     dtypes = [str(v.dtype) for v in (a, b, y)]
     vectors = target_rule(spec, "add", dtypes, zero_points, parameters, clamp)
     operands = _broadcast_operands(builder, [a, b], y)
-    return _elementwise(builder, "add", y, operands, body, lanes=builder.lanes(wide), vectors=vectors)
+    return _elementwise(builder, "add", y, operands, body, lanes=builder.lanes("int32"), vectors=vectors)
 
 
 def mul_kernel(
