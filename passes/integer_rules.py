@@ -7,20 +7,20 @@ result goes to quantize.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from xdsl.dialects.builtin import LocationAttr, StringAttr, TensorType
-from xdsl.ir import Operation, SSAValue
+from xdsl.dialects.builtin import DenseArrayBase, LocationAttr, StringAttr, TensorType
+from xdsl.ir import Attribute, Operation, SSAValue
 
-from qcompiler.arithmetic.affine import quantize
+from qcompiler.arithmetic.affine import choose_symmetric, quantize, storage_range
 from qcompiler.arithmetic.requantize import INT32_MAX
 from qcompiler.arithmetic.table import build_table
 from qcompiler.ir.onnx_dialect import OnnxOp
 from qcompiler.ir.pointwise import op_name
-from qcompiler.ir.q_base import array, full_clamp
-from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, LutOp
+from qcompiler.ir.q_base import ChosenOp, array, full_clamp
+from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, LutOp, RequantizeOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import (
@@ -53,7 +53,8 @@ class Site:
     y: UniformType
     store: ConstantStore
     bounds: tuple[float, float] = (-np.inf, np.inf)
-    why: StringAttr | None = None
+    reasons: Mapping[str, Attribute] = field(default_factory=dict)
+    """`q.why` and `q.numbers`, for the ops made."""
     made: list[Operation] = field(default_factory=list)
 
     @property
@@ -69,13 +70,17 @@ class Site:
         """Type of the result, which has the shape of the chain's last result unless given."""
         return TensorType(self.y, extent if extent is not None else shape(self.chain[-1].results[0]))
 
-    def clamp(self) -> object:
-        """The stored bounds of the fused activation."""
+    def clamp(self) -> DenseArrayBase | None:
+        """The stored bounds of the fused activation; None if they are not the same integers for every channel."""
         if self.bounds == (-np.inf, np.inf):
             return full_clamp(self.y)
-        limits = np.array(self.bounds, np.float32)
-        stored = quantize(limits, self.y.scale, self.y.zero_point, self.y.qmin, self.y.qmax, self.y.dtype)
-        return array(stored.tolist())
+        y = self.y
+        limits = np.broadcast_to(np.array(self.bounds, np.float32), (*y.grid, 2))
+        axis = 0 if y.grid else None
+        stored = np.unique(
+            quantize(limits, y.scales, y.zero_points, y.qmin, y.qmax, y.dtype, axis).reshape(-1, 2), axis=0
+        )
+        return array(stored[0].tolist()) if len(stored) == 1 else None
 
     def source(self, value: SSAValue) -> SSAValue | None:
         """The quantized value behind a dequantize, None if there is none."""
@@ -85,8 +90,8 @@ class Site:
     def emit(self, op: Operation) -> SSAValue:
         """Adds an op; returns its first result."""
         op.location = self.location
-        if self.why is not None and "why" in type(op).__dict__ and not isinstance(op, ConstantOp):
-            op.properties["q.why"] = self.why
+        if isinstance(op, ChosenOp) and not isinstance(op, ConstantOp):
+            op.properties.update(self.reasons)
         self.made.append(op)
         return op.results[0]
 
@@ -94,14 +99,19 @@ class Site:
         return self.emit(ConstantOp.of(self.store, name, values, element))
 
     def table(self, x: SSAValue, function: Callable[[np.ndarray], np.ndarray], y: UniformType) -> SSAValue:
-        """A look-up table on `x` for a function of real numbers."""
+        """A look-up table on `x` for a function of real numbers; one a channel if `y` is a per-axis type.
+
+        A table on 16 bits has one scale: for a per-axis `y` its result is in 16 bits too, and requantized.
+        """
         kind = quantized(x)
+        if y.axis is not None and kind.dtype.itemsize > 1:
+            return self.as_type(self.table(x, function, sixteen_bits(y)), y)
         table = build_table(
             function,
             kind.scale,
             kind.zero_point,
             kind.storage,
-            y.scale,
+            y.scales,
             y.zero_point,
             y.qmin,
             y.qmax,
@@ -111,8 +121,35 @@ class Site:
         return self.emit(LutOp.create(operands=[x, values], result_types=[retyped(x, y)]))
 
     def as_type(self, x: SSAValue, kind: UniformType) -> SSAValue:
-        """`x` in another 8-bit type, by a table unless it has it already."""
-        return x if quantized(x) == kind else self.table(x, lambda real: real, kind)
+        """`x`, which has one scale, in another type: by a table from 8 to 8 bits, else requantized."""
+        before = quantized(x)
+        if before == kind:
+            return x
+        if kind.per_tensor and before.dtype.itemsize == kind.dtype.itemsize == 1:
+            return self.table(x, lambda real: real, kind)
+        return self.requantize(x, kind, full_clamp(kind))
+
+    def requantize(self, x: SSAValue, kind: UniformType, clamp: DenseArrayBase) -> SSAValue:
+        """`x`, which has one scale, in another type of 8 or 16 bits, clamped."""
+        properties = {"rounding": StringAttr("fp32"), "clamp": clamp}
+        return self.emit(RequantizeOp.create(operands=[x], result_types=[retyped(x, kind)], properties=properties))
+
+
+def sixteen_bits(kind: UniformType) -> UniformType:
+    """The symmetric i16 type that holds every real number of a type of 8 bits, its channels included."""
+    largest = float((kind.scales.astype(np.float64) * kind.reach).max())
+    return UniformType.make("i16", *choose_symmetric(-largest, largest, *storage_range("i16")))
+
+
+def stored_alike(kind: UniformType) -> bool:
+    """Whether values of a type can be operands or results of integer ops: 8 or 16 bits, one zero point."""
+    plain = kind.storage in ("u8", "i8", "u16", "i16") and not kind.blocks
+    return plain and len(set(kind.zero_points.ravel().tolist())) == 1
+
+
+def one_scale(kind: UniformType) -> bool:
+    """Whether a type is one of 8 or 16 bits with a single scale."""
+    return kind.per_tensor and stored_alike(kind)
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ import numpy as np
 from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
 from xdsl.ir import Operation, SSAValue
 
-from qcompiler.ir.pointwise import Pointwise, clamp_bounds, evaluate, fused_clamp, op_name
+from qcompiler.ir.pointwise import CLAMPS, Pointwise, clamp_bounds, evaluate, fused_clamp, op_name
 from qcompiler.ir.q_base import number
 from qcompiler.ir.q_elementwise import DequantizeOp, QuantizeOp
 from qcompiler.ir.q_movement import SplitOp
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.values import body, defining, integer, quantized, rank, shape, users
 from qcompiler.passes.fusion import matmul_bias
-from qcompiler.passes.integer_rules import Site, reason_for_float, rules
+from qcompiler.passes.integer_rules import Site, one_scale, reason_for_float, rules, sixteen_bits, stored_alike
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 
@@ -73,13 +73,13 @@ def _chains(ctx: CompilerContext, last: Operation) -> Iterator[tuple[tuple[Opera
 def _quantize(ctx: CompilerContext, op: QuantizeOp, pointwise: Pointwise) -> None:
     last = op.x.owner
     assert isinstance(last, Operation)
-    why = op.properties.get("q.why")
+    reasons = {name: op.properties[name] for name in ("q.why", "q.numbers") if name in op.properties}
     kind = quantized(op.y)
-    if not kind.per_tensor or kind.storage not in ("u8", "i8"):
+    if not stored_alike(kind):
         return
     if (same := defining(op.x, DequantizeOp)) is not None:
-        if _eight_bits(same.x):
-            site = Site((last,), kind, ctx.store)
+        if one_scale(quantized(same.x)):
+            site = Site((last,), kind, ctx.store, reasons=reasons)
             _replace(op, site, site.as_type(same.x, kind))
         return
     root = pointwise.roots.get(op.x)
@@ -89,24 +89,24 @@ def _quantize(ctx: CompilerContext, op: QuantizeOp, pointwise: Pointwise) -> Non
         rule = rules().get(op_name(chain[0]))
         if rule is None or root is not None or reason_for_float(chain[0], ctx.store) is not None:
             continue
-        site = Site(chain, kind, ctx.store, bounds, why if isinstance(why, StringAttr) else None)
-        if (result := rule.build(site)) is not None:
-            _replace(op, site, result)
-            return
+        for y in (kind,) if kind.per_tensor else (kind, sixteen_bits(kind)):
+            site = Site(chain, y, ctx.store, bounds, reasons)
+            if (result := rule.build(site)) is not None:
+                _replace(op, site, site.as_type(result, kind))
+                return
     if root is None:
         return
     source = defining(root, DequantizeOp)
-    if source is None or not _eight_bits(source.x):
+    if source is None or not one_scale(quantized(source.x)):
         return
-    site = Site((last,), kind, ctx.store, why=why if isinstance(why, StringAttr) else None)
-    value = op.x
-    result = site.table(source.x, lambda x: evaluate(value, root, x, ctx.store), kind)
+    site = Site((last,), kind, ctx.store, clamp_bounds(last, ctx.store) or (-np.inf, np.inf), reasons)
+    clamp = site.clamp() if last.operands[0] is root and op_name(last) in CLAMPS else None
+    if clamp is not None and quantized(source.x).dtype.itemsize > 1:
+        result = site.requantize(source.x, kind, clamp)
+    else:
+        value = op.x
+        result = site.table(source.x, lambda x: evaluate(value, root, x, ctx.store), kind)
     _replace(op, site, result)
-
-
-def _eight_bits(x: SSAValue) -> bool:
-    """Whether a quantized value can be the operand of a table."""
-    return quantized(x).per_tensor and quantized(x).storage in ("u8", "i8")
 
 
 def _is_bias(ctx: CompilerContext, matmul: Operation, add: Operation) -> bool:
@@ -130,7 +130,11 @@ def _split(ctx: CompilerContext, op: Operation) -> None:
     """A Split all of whose results are quantized alike becomes one integer Split."""
     source = defining(op.operands[0], DequantizeOp)
     quantizes = [users(r) for r in op.results]
-    if source is None or not all(isinstance(u, QuantizeOp) for group in quantizes for u in group):
+    if (
+        source is None
+        or not one_scale(quantized(source.x))
+        or not all(isinstance(u, QuantizeOp) for group in quantizes for u in group)
+    ):
         return
     kind = quantized(source.x)
     axis = integer(op.properties.get("axis")) % rank(op.operands[0])
@@ -154,5 +158,5 @@ def _explain_float(ctx: CompilerContext, module: ModuleOp) -> None:
     """Float ops that nobody has judged yet get the reason why they stay."""
     for op in body(module).ops:
         if op_name(op) and "q.float" not in op.attributes:
-            reason = reason_for_float(op, ctx.store) or "not between dequantize and quantize of 8 bits"
+            reason = reason_for_float(op, ctx.store) or "not between dequantize and quantize of 8 or 16 bits"
             op.attributes["q.float"] = StringAttr(reason)

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
-from xdsl.dialects.builtin import BoolAttr, StringAttr, TensorType
+from xdsl.dialects.builtin import BoolAttr, DenseArrayBase, StringAttr, TensorType
 from xdsl.ir import Operation, SSAValue
 
+from qcompiler.arithmetic.requantize import INT32_MAX
 from qcompiler.ir.pointwise import op_name
-from qcompiler.ir.q_base import array, number
+from qcompiler.ir.q_base import array, number, sum_bound
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
-from qcompiler.ir.q_elementwise import AddOp, ConstantOp, MulOp, SubOp
+from qcompiler.ir.q_elementwise import AddOp, ConstantOp, MulOp, SubOp, product_bound, sum_parameters
 from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp, SoftmaxOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import dtype_of, element_type, integer, integers, quantized, rank, shape, size
-from qcompiler.passes.integer_rules import Rule, Site, always, constant, present, stored
+from qcompiler.passes.integer_rules import Rule, Site, always, constant, one_scale, present, stored, stored_alike
 
 _ROUNDING = StringAttr("fp32")
 _LAYOUT = StringAttr("NCHW")
 
-_LARGEST_RATIO = 2.0**19
-"""Of an operand's scale to the result's, for sums: the fixed-point factors of q.add end at twice that."""
+
+def _eight_bits(kind: UniformType) -> bool:
+    """Whether a type is one of those that products take."""
+    return stored_alike(kind) and kind.dtype.itemsize == 1
 
 
-def _multiplier(site: Site, x: UniformType, w: UniformType) -> SSAValue:
-    real = np.float64(x.scale) * w.scales.astype(np.float64).reshape(-1) / np.float64(site.y.scale)
-    return site.constant("multiplier", real)
+def _accumulator_scales(x: UniformType, w: UniformType, channels: int) -> np.ndarray:
+    """`s_x * s_w` in float64: one, or one for each output channel where `x` or `w` has a per-axis type."""
+    scales = w.scales.astype(np.float64).reshape(-1)
+    if x.per_tensor:
+        return np.float64(x.scale) * scales
+    return np.repeat(x.scales.astype(np.float64), channels // len(x.scales)) * scales
+
+
+def _multiplier(site: Site, x: UniformType, w: UniformType, channels: int) -> SSAValue:
+    return site.constant("multiplier", _accumulator_scales(x, w, channels) / site.y.scales.astype(np.float64))
 
 
 def _plain_weight(site: Site, w: SSAValue) -> SSAValue:
@@ -47,7 +59,7 @@ def _bias(site: Site, value: SSAValue | None, channels: int, x: UniformType, w: 
         return site.constant("bias", site.store[source.owner.resource].reshape(-1).astype(np.int32))
     if not constant(value):
         return None
-    scales = np.float64(x.scale) * w.scales.astype(np.float64).reshape(-1)
+    scales = _accumulator_scales(x, w, channels)
     real = np.rint(stored(value, site.store).reshape(-1).astype(np.float64) / scales)
     if np.abs(real).max(initial=0) >= 2**31:
         return None
@@ -67,14 +79,16 @@ def _conv(site: Site) -> SSAValue | None:
     x, w = site.source(op.operands[0]), site.source(op.operands[1])
     if x is None or w is None or not isinstance(w.owner, ConstantOp):
         return None
-    kind, weight = quantized(x), quantized(w)
-    if not kind.per_tensor or weight.axis not in (None, 0):
+    kind, weight, clamp = quantized(x), quantized(w), site.clamp()
+    channels, group, n = shape(w)[0], integer(op.properties.get("group"), 1), rank(x) - 2
+    # Channels may differ in scale where each has filters of its own: the sums of a filter then have one scale.
+    alike = kind.per_tensor or (kind.axis == 1 and group == shape(x)[1])
+    if not (alike and _eight_bits(kind) and weight.axis in (None, 0) and site.y.axis in (None, 1)) or clamp is None:
         return None
-    channels, n = shape(w)[0], rank(x) - 2
     bias = _bias(site, present(op, 2), channels, kind, weight)
     if bias is None:
         return None
-    operands = [x, _plain_weight(site, w), bias, _multiplier(site, kind, weight)]
+    operands = [x, _plain_weight(site, w), bias, _multiplier(site, kind, weight, channels)]
     zeros = weight.zero_points.reshape(-1)
     if zeros.any():
         operands.append(site.constant("w_zero_point", np.broadcast_to(zeros, (channels,)).astype(np.int32)))
@@ -86,11 +100,11 @@ def _conv(site: Site) -> SSAValue | None:
                 "strides": array(integers(op.properties.get("strides"), [1] * n)),
                 "pads": array(integers(op.properties.get("pads"), [0] * (2 * n))),
                 "dilations": array(integers(op.properties.get("dilations"), [1] * n)),
-                "group": number(integer(op.properties.get("group"), 1)),
+                "group": number(group),
                 "x_zero_point": number(kind.zero_point),
                 "pad_value": number(kind.zero_point),
                 "rounding": _ROUNDING,
-                "clamp": site.clamp(),
+                "clamp": clamp,
                 "layout": _LAYOUT,
             },
         )
@@ -120,7 +134,9 @@ def _matmul(site: Site) -> SSAValue | None:
     left, right = quantized(a), quantized(b)
     is_weight = isinstance(b.owner, ConstantOp)
     columns = shape(b)[-1]
-    if not left.per_tensor or right.axis not in (None, rank(b) - 1):
+    if not left.per_tensor or not site.y.per_tensor or right.axis not in (None, rank(b) - 1):
+        return None
+    if not _eight_bits(left) or not (is_weight or _eight_bits(right)):
         return None
     addend = present(op, 2) if op_name(op) == "Gemm" else None
     if len(site.chain) > 1 and op_name(site.chain[1]) == "Add":
@@ -130,7 +146,7 @@ def _matmul(site: Site) -> SSAValue | None:
     if bias is None:
         return None
     zeros = right.zero_points.reshape(-1)
-    operands = [a, _plain_weight(site, b) if is_weight else b, bias, _multiplier(site, left, right)]
+    operands = [a, _plain_weight(site, b) if is_weight else b, bias, _multiplier(site, left, right, columns)]
     if len(zeros) > 1 and zeros.any():
         operands.append(site.constant("b_zero_points", zeros.astype(np.int32)))
     return site.emit(
@@ -153,16 +169,26 @@ def _check_binary(op: Operation, store: ConstantStore) -> str | None:
     return None
 
 
+def _fits_int32(op: type[Operation], a: UniformType, b: UniformType, y: UniformType) -> bool:
+    if op is MulOp:
+        return product_bound(a, b) <= INT32_MAX
+    try:
+        sum_parameters(a, b, y)
+    except ValueError:
+        return False
+    return True
+
+
 def _binary(kind: type[AddOp] | type[SubOp] | type[MulOp]):  # type: ignore[no-untyped-def]
     def build(site: Site) -> SSAValue | None:
         a, b = (site.source(v) for v in site.op.operands)
-        if a is None or b is None or not (quantized(a).per_tensor and quantized(b).per_tensor):
+        if a is None or b is None or not all(one_scale(k) for k in (quantized(a), quantized(b), site.y)):
+            return None
+        if not _fits_int32(kind, quantized(a), quantized(b), site.y):
             return None
         properties = {"clamp": site.clamp()}
         if kind is MulOp:
             properties["rounding"] = _ROUNDING
-        elif max(quantized(a).scale, quantized(b).scale) >= _LARGEST_RATIO * site.y.scale:
-            return None
         return site.emit(kind.create(operands=[a, b], result_types=[site.result()], properties=properties))
 
     return build
@@ -176,7 +202,7 @@ def _check_average_pool(op: Operation, store: ConstantStore) -> str | None:
     return None if rank(op.operands[0]) in (3, 4) else f"AveragePool of rank {rank(op.operands[0])}"
 
 
-def windows(op: Operation) -> dict[str, object]:
+def windows(op: Operation) -> dict[str, DenseArrayBase]:
     """Kernel, strides and pads of a pooling op; `ceil_mode` is written out in the end pads."""
     x, y = shape(op.operands[0])[2:], shape(op.results[0])[2:]
     n = len(x)
@@ -191,12 +217,17 @@ def windows(op: Operation) -> dict[str, object]:
     return {"kernel": array(kernel), "strides": array(strides), "pads": array(pads)}
 
 
+def _sums(site: Site, x: UniformType, count: int) -> bool:
+    """Whether sums of `count` elements of this type fit int32, and the result has one scale."""
+    return one_scale(x) and one_scale(site.y) and sum_bound(x, count) <= INT32_MAX
+
+
 def _average_pool(site: Site) -> SSAValue | None:
-    x = site.source(site.op.operands[0])
-    if x is None:
+    x, pooled = site.source(site.op.operands[0]), windows(site.op)
+    if x is None or not _sums(site, quantized(x), prod(integers(pooled["kernel"]))):
         return None
     properties = {
-        **windows(site.op),
+        **pooled,
         "count_include_pad": BoolAttr.from_bool(bool(integer(site.op.properties.get("count_include_pad")))),
         "rounding": _ROUNDING,
         "clamp": site.clamp(),
@@ -221,16 +252,16 @@ def mean_axes(op: Operation, store: ConstantStore) -> tuple[int, ...]:
 
 
 def _mean(site: Site) -> SSAValue | None:
-    x = site.source(site.op.operands[0])
-    if x is None:
+    x, axes = site.source(site.op.operands[0]), mean_axes(site.op, site.store)
+    if x is None or not _sums(site, quantized(x), prod(shape(x)[a] for a in axes)):
         return None
-    properties = {"axes": array(mean_axes(site.op, site.store)), "rounding": _ROUNDING, "clamp": site.clamp()}
+    properties = {"axes": array(axes), "rounding": _ROUNDING, "clamp": site.clamp()}
     return site.emit(MeanOp.create(operands=[x], result_types=[site.result()], properties=properties))  # type: ignore[arg-type]
 
 
 def _softmax(site: Site) -> SSAValue | None:
     x = site.source(site.op.operands[0])
-    if x is None or site.y.storage not in ("u8", "i8"):
+    if x is None or not (quantized(x).per_tensor and _eight_bits(quantized(x)) and _eight_bits(site.y)):
         return None
     wanted = UniformType.make(site.y.storage, 1 / 256, 0 if site.y.storage == "u8" else -128)
     axis = integer(site.op.properties.get("axis"), -1) % rank(x)

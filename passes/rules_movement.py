@@ -21,7 +21,7 @@ from qcompiler.ir.q_movement import (
 )
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import integer, integers, quantized, rank, shape, string
-from qcompiler.passes.integer_rules import Rule, Site, always, constant, present, stored
+from qcompiler.passes.integer_rules import Rule, Site, always, constant, one_scale, present, stored
 from qcompiler.passes.rules_compute import windows
 
 _LAYOUT = StringAttr("NCHW")
@@ -30,7 +30,7 @@ _LAYOUT = StringAttr("NCHW")
 def _moved(site: Site, kind: type, properties: dict, *more: SSAValue) -> SSAValue | None:  # type: ignore[type-arg]
     """An op of `kind` on the first operand in the operand's own type, then the result's type."""
     x = site.source(site.op.operands[0])
-    if x is None:
+    if x is None or not one_scale(quantized(x)):
         return None
     result = TensorType(quantized(x), shape(site.chain[-1].results[0]))
     y = site.emit(kind.create(operands=[x, *more], result_types=[result], properties=properties))
@@ -48,7 +48,7 @@ def _transpose(site: Site) -> SSAValue | None:
 
 def _concat(site: Site) -> SSAValue | None:
     sources = [site.source(v) for v in site.op.operands]
-    if any(s is None for s in sources):
+    if not site.y.per_tensor or any(s is None or not one_scale(quantized(s)) for s in sources):
         return None
     parts = [site.as_type(s, site.y) for s in sources if s is not None]
     axis = integer(site.op.properties.get("axis")) % rank(site.op.results[0])
@@ -95,7 +95,7 @@ def _check_pad(op: Operation, store: ConstantStore) -> str | None:
 
 def _pad(site: Site) -> SSAValue | None:
     x = site.source(site.op.operands[0])
-    if x is None:
+    if x is None or not one_scale(quantized(x)):
         return None
     kind = quantized(x)
     value = present(site.op, 2)

@@ -100,10 +100,14 @@ def at_most_sixteen_bits(op: QOp, *values: SSAValue) -> None:
             op.fail(f"expected a type of 8 or 16 bits, found {quantized(value)}")
 
 
+def sum_bound(kind: UniformType, count: int) -> int:
+    """Bound on sums of `count` stored values of this type, before and after the zero point is subtracted."""
+    return count * max(kind.reach, -kind.qmin, kind.qmax)
+
+
 def check_sum(op: QOp, x: SSAValue, count: int) -> None:
-    """Verifies that sums of `count` values of `x` fit int32, before and after the zero point is subtracted."""
-    kind = quantized(x)
-    if (bound := count * max(kind.reach, -kind.qmin, kind.qmax)) > INT32_MAX:
+    """Verifies that sums of `count` values of `x` fit int32."""
+    if (bound := sum_bound(quantized(x), count)) > INT32_MAX:
         op.fail(f"the sum of {count} values of {quantized(x)} can reach {bound}, beyond int32")
 
 

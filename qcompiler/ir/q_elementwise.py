@@ -28,6 +28,7 @@ from qcompiler.ir.q_base import (
     per_channel,
     per_tensor,
 )
+from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import element_type, is_quantized, quantized, shape, string, tensor
 
@@ -113,6 +114,16 @@ class DequantizeOp(QOp):
         return (dequantize(operands[0], k.scales, k.zero_points, k.axis),)
 
 
+def sum_parameters(a: UniformType, b: UniformType, y: UniformType, subtract: bool = False) -> tuple[int, int, int]:
+    """Factors and shift of a sum of these types. Raises ValueError if none keeps it in int32."""
+    return elementwise.add_parameters(a.scale, b.scale, y.scale, subtract, (a.reach, b.reach))
+
+
+def product_bound(a: UniformType, b: UniformType) -> int:
+    """Largest product of two centred values of these types."""
+    return elementwise.mul_bound((a.qmin, a.qmax), a.zero_point, (b.qmin, b.qmax), b.zero_point)
+
+
 class _Binary(ChosenOp):
     """Two quantized operands that broadcast as in numpy."""
 
@@ -142,9 +153,7 @@ class _Sum(_Binary):
 
     def parameters(self) -> tuple[int, int, int]:
         """Fixed-point factors of `a` and `b` and the shift (qcompiler.arithmetic.elementwise.add_parameters)."""
-        a, b, y = quantized(self.a), quantized(self.b), quantized(self.y)
-        reach = (a.reach, b.reach)
-        return elementwise.add_parameters(a.scale, b.scale, y.scale, isinstance(self, SubOp), reach)
+        return sum_parameters(quantized(self.a), quantized(self.b), quantized(self.y), isinstance(self, SubOp))
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
         a, b, y = quantized(self.a), quantized(self.b), quantized(self.y)
@@ -179,8 +188,7 @@ class MulOp(_Binary):
         super().verify_()
         check_rounding(self, self.rounding)
         a, b = quantized(self.a), quantized(self.b)
-        bound = elementwise.mul_bound((a.qmin, a.qmax), a.zero_point, (b.qmin, b.qmax), b.zero_point)
-        if bound > INT32_MAX:
+        if (bound := product_bound(a, b)) > INT32_MAX:
             self.fail(f"products of {a} and {b} can reach {bound}, beyond int32: one of them has to be symmetric")
 
     def multiplier(self) -> float:
