@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue
 
 from qcompiler.ir.pointwise import CLAMPS, Pointwise, clamp_bounds, evaluate, fused_clamp, op_name
 from qcompiler.ir.q_base import number
@@ -73,8 +73,7 @@ def _chains(ctx: CompilerContext, last: Operation) -> Iterator[tuple[tuple[Opera
 def _quantize(ctx: CompilerContext, op: QuantizeOp, pointwise: Pointwise) -> None:
     last = op.x.owner
     assert isinstance(last, Operation)
-    reasons = {name: op.properties[name] for name in ("q.why", "q.numbers") if name in op.properties}
-    kind = quantized(op.y)
+    reasons, kind = _reasons(op), quantized(op.y)
     if not stored_alike(kind):
         return
     if (same := defining(op.x, DequantizeOp)) is not None:
@@ -107,6 +106,11 @@ def _quantize(ctx: CompilerContext, op: QuantizeOp, pointwise: Pointwise) -> Non
         value = op.x
         result = site.table(source.x, lambda x: evaluate(value, root, x, ctx.store), kind)
     _replace(op, site, result)
+
+
+def _reasons(op: QuantizeOp) -> dict[str, Attribute]:
+    """What the op knows of the choice of its type, for the op that takes its place."""
+    return {name: op.properties[name] for name in ("q.why", "q.numbers") if name in op.properties}
 
 
 def _is_bias(ctx: CompilerContext, matmul: Operation, add: Operation) -> bool:
@@ -150,7 +154,7 @@ def _split(ctx: CompilerContext, op: Operation) -> None:
     for value, group in zip(new.results, quantizes, strict=True):
         for quantize in group:
             assert isinstance(quantize, QuantizeOp)
-            site = Site((op,), quantized(quantize.y), ctx.store)
+            site = Site((op,), quantized(quantize.y), ctx.store, reasons=_reasons(quantize))
             _replace(quantize, site, site.as_type(value, site.y))
 
 

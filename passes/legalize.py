@@ -1,6 +1,7 @@
 """Pass `legalize`: storage signedness and rounding form become those of the target. Exact.
 
-Changing `u8` to `i8` subtracts 128 from every stored integer and zero point; real values stay the same.
+Changing `u8` to `i8` subtracts 128 from every stored integer and zero point; real values stay the same. Arguments and
+results of the function change like all other values; 16-bit storage stays as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from qcompiler.arithmetic.requantize import multiplier_fixed, multiplier_fixed2,
 from qcompiler.errors import ModelError, PipelineError
 from qcompiler.ir.q_base import ROUNDINGS, QOp, array, number
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
-from qcompiler.ir.q_elementwise import ConstantOp, LutOp, MulOp
+from qcompiler.ir.q_elementwise import ConstantOp, LutOp, MulOp, RequantizeOp
 from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.rewriting import remove_dead
@@ -32,6 +33,7 @@ _STEP = {"u8": 128, "i8": -128}
 _SPOKEN_OF = ((0, "x_zero_point"), (0, "pad_value"), (0, "a_zero_point"), (1, "b_zero_point"), (0, "value"))
 """Attributes that speak of an operand's stored integers: position of the operand, name."""
 
+_REASONS = ("q.why", "q.numbers")
 
 _FORMS = {"fp32": multiplier_fp32, "fixed": multiplier_fixed, "fixed2": multiplier_fixed2}
 
@@ -40,9 +42,8 @@ def flipped(kind: UniformType) -> UniformType:
     """The type of the other signedness that stands for the same real numbers."""
     storage = _OTHER[kind.storage]
     step = _STEP[storage]
-    return UniformType.make(
-        storage, kind.scale, kind.zero_point + step, storage_range=(kind.qmin + step, kind.qmax + step)
-    )
+    limits = (kind.qmin + step, kind.qmax + step)
+    return UniformType.make(storage, kind.scales, kind.zero_points + step, axis=kind.axis, storage_range=limits)
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,16 @@ class Legalize(QuantPass):
             raise PipelineError(f"legalize: storage must be u8 or i8, got '{storage}'")
         if rounding not in ROUNDINGS:
             raise PipelineError(f"legalize: rounding must be one of {', '.join(ROUNDINGS)}, got '{rounding}'")
-        flipped_values: set[SSAValue] = set()
+        function = main(module)
+        flipped_values = {
+            _retype(argument) for argument in list(function.body.block.args) if self._flips(argument.type, storage)
+        }
         for op in list(body(module).ops):
             if isinstance(op, QOp):
                 self._legalize(ctx, op, storage, flipped_values)
                 if "rounding" in op.properties:
                     op.properties["rounding"] = StringAttr(rounding)
                     _check_multipliers(ctx, op, rounding)
-        function = main(module)
         outputs = [v.type for v in body(module).last_op.operands]  # type: ignore[union-attr]
         inputs = [a.type for a in function.body.block.args]
         function.properties["function_type"] = FunctionType.from_lists(inputs, outputs)
@@ -86,12 +89,11 @@ class Legalize(QuantPass):
             if is_quantized(r) and self._flips(r.type, storage)
         }
         if isinstance(op, ConstantOp):
-            if was and was[0].per_tensor:
+            if was:
                 values = ctx.store[op.resource].astype(np.int64) + step
                 kind = flipped(was[0])
                 new = ConstantOp.of(ctx.store, f"{op.resource}.{storage}", values.astype(kind.dtype), kind, op.location)
-                if op.why is not None:
-                    new.properties["q.why"] = op.why
+                new.properties.update({name: op.properties[name] for name in _REASONS if name in op.properties})
                 op.parent.insert_op_before(new, op)  # type: ignore[union-attr]
                 op.y.replace_all_uses_with(new.y)
                 flipped_values.add(new.y)
@@ -108,15 +110,17 @@ class Legalize(QuantPass):
             new = ConstantOp.of(ctx.store, f"{table.resource}.{storage}", values, location=op.location)
             op.parent.insert_op_before(new, op)  # type: ignore[union-attr]
             op.operands[1] = new.y
-        for index, kind in was.items():
-            result = op.results[index]
-            new_type = TensorType(flipped(kind), shape(result))
-            flipped_values.add(Rewriter.replace_value_with_new_type(result, new_type))
+        flipped_values.update(_retype(op.results[index]) for index in was)
 
     @staticmethod
     def _flips(kind: Attribute, storage: str) -> bool:
         element = kind.get_element_type() if isinstance(kind, TensorType) else None
-        return isinstance(element, UniformType) and element.per_tensor and element.storage == _OTHER[storage]
+        return isinstance(element, UniformType) and not element.blocks and element.storage == _OTHER[storage]
+
+
+def _retype(value: SSAValue) -> SSAValue:
+    """The value with the type of the other signedness, in the place of `value`."""
+    return Rewriter.replace_value_with_new_type(value, TensorType(flipped(quantized(value)), shape(value)))
 
 
 def _check_multipliers(ctx: CompilerContext, op: QOp, rounding: str) -> None:
@@ -125,8 +129,8 @@ def _check_multipliers(ctx: CompilerContext, op: QOp, rounding: str) -> None:
         constant = defining(op.multiplier, ConstantOp)
         assert constant is not None
         largest = ctx.store[constant.resource].max()
-    elif isinstance(op, MulOp):
-        largest = op.multiplier()
+    elif isinstance(op, MulOp | RequantizeOp):
+        largest = np.max(op.multiplier())
     else:
         assert isinstance(op, AveragePoolOp | MeanOp)
         count = op.smallest_count()

@@ -16,7 +16,7 @@ from xdsl.pattern_rewriter import PatternRewriter, RewritePattern
 
 from qcompiler.ir.q_base import array, number
 from qcompiler.ir.q_conv import ConvOp
-from qcompiler.ir.q_elementwise import AddOp, ConstantOp, LutOp, MulOp, SubOp
+from qcompiler.ir.q_elementwise import AddOp, ConstantOp, LutOp, MulOp, RequantizeOp, SubOp
 from qcompiler.ir.q_movement import (
     ConcatOp,
     MaxPoolOp,
@@ -26,6 +26,7 @@ from qcompiler.ir.q_movement import (
     SliceOp,
     SplitOp,
     TransposeOp,
+    transposed_type,
 )
 from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp
 from qcompiler.ir.rewriting import rewrite
@@ -45,7 +46,7 @@ from qcompiler.ir.values import (
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _IMAGE_OPS = (ConvOp, MaxPoolOp, AveragePoolOp, ResizeOp)
-_ANY_OPS = (LutOp, AddOp, SubOp, MulOp, ConcatOp, SplitOp, SliceOp, PadOp, MeanOp)
+_ANY_OPS = (RequantizeOp, LutOp, AddOp, SubOp, MulOp, ConcatOp, SplitOp, SliceOp, PadOp, MeanOp)
 
 
 def to_last(n: int) -> tuple[int, ...]:
@@ -63,8 +64,12 @@ def _inverse(perm: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def transpose(x: SSAValue, perm: tuple[int, ...]) -> TransposeOp:
-    result = TensorType(quantized(x), [shape(x)[p] for p in perm])
-    return TransposeOp.create(operands=[x], result_types=[result], properties={"perm": array(perm)})
+    return TransposeOp.create(operands=[x], result_types=[_transposed(x, perm)], properties={"perm": array(perm)})
+
+
+def _transposed(value: SSAValue, perm: tuple[int, ...]) -> TensorType:
+    """The type of a value whose axes change places."""
+    return TensorType(transposed_type(quantized(value), perm), [shape(value)[p] for p in perm])
 
 
 @dataclass
@@ -115,8 +120,7 @@ class _ChannelsLast(RewritePattern):
             return
         n = rank(op.operands[0])
         before = transpose(op.operands[0], to_last(n))
-        y = op.results[0]
-        result = TensorType(quantized(y), [shape(y)[p] for p in to_last(n)])
+        result = _transposed(op.results[0], to_last(n))
         properties = {**op.properties, "layout": StringAttr("NHWC")}
         new = type(op).create(operands=[before.y, *op.operands[1:]], result_types=[result], properties=properties)
         after = transpose(new.results[0], to_first(n))
@@ -132,6 +136,8 @@ class _ShuffleChannels(RewritePattern):
             return
         before, readers = defining(op.x, ReshapeOp), users(op.y)
         if before is None or len(readers) != 1 or not isinstance(readers[0], ReshapeOp):
+            return
+        if not quantized(op.x).per_tensor:
             return
         after = readers[0]
         n, groups, size, h, w = shape(op.x)
@@ -210,7 +216,7 @@ class _SinkTranspose(RewritePattern):
         made: list[Operation] = []
         operands = [self._operand(op, v, perm, made) for v in op.operands]
         back = _inverse(perm)
-        results = [TensorType(quantized(r), [shape(r)[p] for p in back]) for r in op.results]
+        results = [_transposed(r, back) for r in op.results]
         new = type(op).create(operands=operands, result_types=results, properties=self._properties(op, perm))
         new.location = op.location
         after = [transpose(r, perm) for r in new.results]

@@ -61,6 +61,8 @@ class Interpreter:
             if not np.can_cast(array.dtype, wanted, "same_kind"):
                 raise ModelError(f"{self.model.source}: input '{name}': expected {wanted}, got {array.dtype}")
             values[argument] = array.astype(wanted, copy=False)
+            if wanted.kind in "iu" and not np.array_equal(values[argument], array):
+                raise ModelError(f"{self.model.source}: input '{name}': {array.dtype} values outside of {wanted}")
         for op in self.block.ops:
             if isinstance(op, ConstantOp | NoneOp):
                 continue

@@ -10,13 +10,15 @@ from host_kernels import NO_HALO, SPECS, Case, check, stored, view
 
 from qcompiler.arithmetic import elementwise
 from qcompiler.arithmetic.affine import dequantize, quantize
-from qcompiler.arithmetic.requantize import real_multiplier
+from qcompiler.arithmetic.requantize import real_multiplier, requantize
+from qcompiler.arithmetic.table import apply_table
 from qcompiler.lowering.compute_elementwise import (
     add_kernel,
     dequantize_kernel,
     lut_kernel,
     mul_kernel,
     quantize_kernel,
+    requantize_kernel,
 )
 from qcompiler.lowering.view import View
 from qcompiler.lowering.workload import Requantize
@@ -230,3 +232,88 @@ def test_the_target_rules_apply_to_whole_vectors():
 def test_only_images_have_halos():
     with pytest.raises(ValueError, match=r"rank 4.*\[3, 4, 5\]"):
         View((3, 4, 5), "uint8", HALO)
+
+
+def requantize_case(x, zero_point, multiplier, zero_point_y, clamp, dtype, rounding, spec, axis=None):
+    acc = x.astype(np.int32) - zero_point
+    expected = requantize(acc, multiplier, zero_point_y, *clamp, dtype, rounding, axis)
+    form = Requantize(rounding, np.atleast_1d(np.float64(multiplier)), zero_point_y, clamp, dtype)
+    y = view(expected, HALO)
+    kernel = requantize_kernel(view(x), y, zero_point, form, spec, axis)
+    return Case(kernel, [(view(x), x)], [(y, expected)])
+
+
+@every_spec
+def test_requantize_every_value(spec):
+    types = {"uint8": 128, "int8": -3, "int16": 0, "uint16": 40000}
+    cases = []
+    for (dtype, zero), (out, zero_out), rounding in product(types.items(), types.items(), ["fp32", "fixed", "fixed2"]):
+        ratio = 1.3 * (RANGES[out][1] - RANGES[out][0]) / (RANGES[dtype][1] - RANGES[dtype][0])
+        if rounding == "fixed2" and ratio >= 1:
+            continue
+        lo, hi = RANGES[out]
+        cases.append(requantize_case(every_value(dtype), zero, ratio, zero_out, (lo + 2, hi), out, rounding, spec))
+    check(cases if spec is SPECS[0] else cases[::3], spec)
+
+
+@every_spec
+def test_requantize_per_channel(spec):
+    rng = np.random.default_rng(0)
+    cases = []
+    shapes = [(2, 3, 5, 17), (1, 2, 2, 32), (4, 1), (7,)] if spec is SPECS[0] else [(2, 3, 5, 17)]
+    for shape, axis in [(s, a) for s in shapes for a in {0, 1, len(s) - 1} if a < len(s)]:
+        for dtype, out in (("int16", "uint8"), ("uint8", "int8"), ("int16", "int16")):
+            factors = rng.uniform(1e-3, 0.9, shape[axis])
+            x = stored(shape, dtype, axis)
+            cases.append(requantize_case(x, 3, factors, 11, RANGES[out], out, "fp32", spec, axis))
+            cases.append(requantize_case(x, 3, factors, 11, RANGES[out], out, "fixed", spec, axis))
+    check(cases, spec)
+
+
+@every_spec
+def test_lut_of_16_bits(spec):
+    cases = []
+    for dtype, out in product(["int16", "uint16"], ["int8", "uint8", "int16", "uint16"]):
+        table = stored((65536,), out)
+        for x in (every_value(dtype), stored((3, 5, 7, 11), dtype), stored((1,), dtype)):
+            expected = apply_table(x, table, RANGES[dtype][0])
+            y = view(expected, HALO)
+            cases.append(Case(lut_kernel(view(x), y, table, spec), [(view(x), x)], [(y, expected)]))
+    check(cases, spec)
+
+
+@every_spec
+def test_lut_to_16_bits_and_per_channel(spec):
+    cases = []
+    for dtype, out in product(["int8", "uint8"], ["uint8", "int8", "int16"]):
+        for shape in [(2, 3, 5, 19), (1, 2, 2, 64), (3, 130)] if spec is SPECS[0] else [(2, 3, 5, 19)]:
+            x = stored(shape, dtype)
+            for axis in {None, len(shape) - 1, 1}:
+                table = stored((256,) if axis is None else (shape[axis], 256), out, 3)
+                expected = apply_table(x, table, RANGES[dtype][0], axis)
+                y = view(expected, HALO)
+                cases.append(Case(lut_kernel(view(x), y, table, spec, axis), [(view(x), x)], [(y, expected)]))
+    check(cases, spec)
+
+
+@every_spec
+def test_mul_of_16_bits(spec):
+    cases = []
+    for dtypes, rounding in product(
+        [
+            ("int16", "int16", "int16"),
+            ("int16", "uint8", "int16"),
+            ("int16", "int16", "uint8"),
+            ("int8", "int8", "int16"),
+        ],
+        ["fp32", "fixed"],
+    ):
+        reaches = [reach(dtype, 0) for dtype in dtypes]
+        multiplier = 1.5 * reaches[2] / (reaches[0] * reaches[1])
+        a, b = stored((37, 29), dtypes[0], 4), stored((37, 1), dtypes[1], 5)
+        a.flat[:9], b.flat[:3] = RANGES[dtypes[0]][0], RANGES[dtypes[1]][0]
+        form = Requantize(rounding, np.array([multiplier]), 0, RANGES[dtypes[2]], dtypes[2])
+        expected = elementwise.mul(a, 0, b, 0, multiplier, 0, *RANGES[dtypes[2]], dtypes[2], rounding)
+        kernel = mul_kernel(view(a), view(b), view(expected), (0, 0), form, spec)
+        cases.append(Case(kernel, [(view(a), a), (view(b), b)], [(view(expected), expected)]))
+    check(cases, spec)

@@ -365,8 +365,9 @@ INVALID = [
     ("matmul", "(tensor<2x2x!u>", "(tensor<2x2x!h>", "expected an operand of 8 bits"),
     ("matmul of activations", "tensor<2x1x!v>", "tensor<2x1x!h>", "expected an operand of 8 bits"),
     ("transpose of one scale a channel", "f32:0", "f32:1", "the result must have the operand's type"),
-    ("reshape of one scale a channel", "f32:2", "f32:3", "the result must have the operand's type"),
-    ("reshape of one scale a channel", "1x3x2x2x2", "1x3x8", "has no axis that is axis 1 of the operand"),
+    ("reshape of one scale a channel", "f32:2", "f32:3", "axis 3 of [1, 3, 2, 2, 2] is not axis 1 of [3, 2, 4]"),
+    ("reshape of one scale a channel", "f32:2, {5.0e-01", "f32:2, {4.0e-01", "must have the operand's type"),
+    ("reshape of one scale a channel", "1x3x2x2x2", "1x3x8", "axis 2 of [1, 3, 8] is not axis 1 of [3, 2, 4]"),
     ("slice", "(tensor<2x4x!u>", "(tensor<2x4x!k>", "expected a per-tensor type"),
     (
         "mean of 16 bits",

@@ -40,17 +40,6 @@ def transposed_type(kind: UniformType, perm: Sequence[int]) -> UniformType:
     return kind if kind.axis is None else kind.along(list(perm).index(kind.axis))
 
 
-def reshaped_type(kind: UniformType, before: Sequence[int], after: Sequence[int]) -> UniformType | None:
-    """The type of a reshaped tensor; None where the axis of a per-axis type does not stay whole."""
-    if kind.axis is None:
-        return kind
-    extent, outside = before[kind.axis], prod(before[: kind.axis])
-    for axis, found in enumerate(after):
-        if found == extent and prod(after[:axis]) == outside:
-            return kind if axis == kind.axis else kind.along(axis)
-    return None
-
-
 INDICES = TensorType.constr(eq(i64))
 
 
@@ -69,10 +58,14 @@ class ReshapeOp(_Movement):
     name = "q.reshape"
 
     def verify_(self) -> None:
-        kept = reshaped_type(quantized(self.x), shape(self.x), shape(self.y))
-        if kept is None:
-            self.fail(f"{list(shape(self.y))} has no axis that is axis {quantized(self.x).axis} of the operand")
-        check_type(self, kept, self.y)
+        x, y = quantized(self.x), quantized(self.y)
+        if x.axis is not None and y.axis is not None:
+            check_axis(self, y.axis, rank(self.y))
+            ends = [(prod(shape(v)[:axis]), shape(v)[axis]) for v, axis in ((self.x, x.axis), (self.y, y.axis))]
+            if ends[0] != ends[1]:
+                self.fail(f"axis {y.axis} of {list(shape(self.y))} is not axis {x.axis} of {list(shape(self.x))}")
+            x = x.along(y.axis)
+        check_type(self, x, self.y)
         if prod(shape(self.x)) != prod(shape(self.y)):
             self.fail(f"{list(shape(self.x))} does not reshape to {list(shape(self.y))}")
 

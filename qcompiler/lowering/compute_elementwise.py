@@ -22,7 +22,7 @@ from qcompiler.lowering.schedule_generic import (
     target_rule,
     whole_vectors,
 )
-from qcompiler.lowering.tir import Buffer, Expr, int32, load, splat, vector
+from qcompiler.lowering.tir import Buffer, Expr, load, splat, vector
 from qcompiler.lowering.view import View
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.spec import TargetSpec
@@ -161,9 +161,34 @@ def mul_kernel(
     return _elementwise(builder, "mul", y, operands, body, lanes=builder.lanes("int32"), vectors=vectors)
 
 
-def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec) -> Kernel:
-    """Table look-up, `qcompiler.arithmetic.table.apply_table`: `table[x - qmin]`, 256 entries of type `y`."""
-    if (found := target_rule(spec, "lut", table, x.dtype)) is not None:
+def requantize_kernel(
+    x: View, y: View, zero_point: int, requantize: Requantize, spec: TargetSpec, axis: int | None = None
+) -> Kernel:
+    """Change of type: `x - zero_point` requantized; with an `axis` of `y`, by a multiplier for each of its indices."""
+    channels = 1 if axis is None else y.shape[axis]
+    builder = KernelBuilder(spec)
+    constants = [
+        _along(builder, array if axis is not None else array[0], axis, y)
+        for array in requantize_constants(requantize, channels)
+    ]
+    kind = "float32" if requantize.rounding == "fp32" else "int32"
+
+    def body(operands: list[Expr], lanes: int) -> Expr:
+        value, *parameters = operands
+        acc = value.astype(vector("int32", lanes)) - splat(zero_point, "int32", lanes)
+        factors = list(_parameters(constants, parameters, kind, lanes))
+        return requantize_expression(acc, factors, requantize, lanes).astype(vector(y.dtype, lanes))
+
+    source = builder.operand(x)
+    return _elementwise(builder, "requantize", y, [source, *constants], body, lanes=builder.lanes("int32"))
+
+
+def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec, axis: int | None = None) -> Kernel:
+    """Table look-up, `qcompiler.arithmetic.table.apply_table`: `table[x - qmin]`, entries of type `y`.
+
+    With an `axis` of `y`, `table` holds a row for each of its indices.
+    """
+    if axis is None and (found := target_rule(spec, "lut", table, x.dtype)) is not None:
         arrays, lanes, look_up = found
         builder = KernelBuilder(spec)
         source, tables = builder.operand(x), [builder.constant(array) for array in arrays]
@@ -178,13 +203,18 @@ def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec) -> Kernel:
         if (tile := whole_vectors(problem, lanes, problem.body)) is not None:
             return builder.kernel("lut", [tile])
     builder = KernelBuilder(spec)
-    source, entries = builder.operand(x), builder.constant(table)
+    source, entries = builder.operand(x), builder.constant(table.reshape(-1))
     lowest = np.iinfo(x.dtype).min
+    # Where the entry of a stored 0 lies, in each row.
+    zeros = np.arange(0, table.size, table.shape[-1], dtype=np.int32) - lowest
+    starts = _along(builder, zeros if axis is not None else zeros[0], axis, y)
 
     def body(operands: list[Expr], lanes: int) -> Expr:
-        return load(entries, operands[0].astype("int32") - int32(lowest))
+        value, *parameters = operands
+        (start,) = _parameters([starts], parameters, "int32", 1)
+        return load(entries, value.astype("int32") + start)
 
-    return _elementwise(builder, "lut", y, [source], body, lanes=1, tables=[entries])
+    return _elementwise(builder, "lut", y, [source, starts], body, lanes=1, tables=[entries])
 
 
 def _elementwise(

@@ -14,7 +14,7 @@ from qcompiler.arithmetic.softmax import softmax_table
 from qcompiler.errors import PipelineError
 from qcompiler.ir.q_base import limits
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
-from qcompiler.ir.q_elementwise import AddOp, DequantizeOp, LutOp, MulOp, QuantizeOp, SubOp
+from qcompiler.ir.q_elementwise import AddOp, DequantizeOp, LutOp, MulOp, QuantizeOp, RequantizeOp, SubOp
 from qcompiler.ir.q_movement import (
     ConcatOp,
     GatherOp,
@@ -173,9 +173,16 @@ def _mul(to: Lowering, op: MulOp) -> None:
     to.step(op, compute_elementwise.mul_kernel(a, b, to.result(op.y), zeros, requantize, to.spec), op.a, op.b)
 
 
+def _requantization(to: Lowering, op: RequantizeOp) -> None:
+    requantize = _requantize(op, op.y, op.multiplier())
+    x, y, axis = to.views[op.x], to.result(op.y), quantized(op.y).axis
+    zero = quantized(op.x).zero_point
+    to.step(op, compute_elementwise.requantize_kernel(x, y, zero, requantize, to.spec, axis), op.x)
+
+
 def _lut(to: Lowering, op: LutOp) -> None:
-    x = to.views[op.x]
-    to.step(op, compute_elementwise.lut_kernel(x, to.result(op.y), to.array(op.table), to.spec), op.x)
+    x, y, axis = to.views[op.x], to.result(op.y), quantized(op.y).axis
+    to.step(op, compute_elementwise.lut_kernel(x, y, to.array(op.table), to.spec, axis), op.x)
 
 
 def _reshape(to: Lowering, op: ReshapeOp) -> None:
@@ -267,6 +274,7 @@ _RULES: dict[type[Operation], _Rule] = {
     AddOp: _sum,
     SubOp: _sum,
     MulOp: _mul,
+    RequantizeOp: _requantization,
     LutOp: _lut,
     ReshapeOp: _reshape,
     TransposeOp: _transpose,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Attribute, SSAValue
 
@@ -200,7 +201,8 @@ class _Describer:
         constant, multiplier = defining(weight, ConstantOp), defining(factors, ConstantOp)
         if constant is None or multiplier is None or is_quantized(weight):
             return
-        scales = self.model.store[multiplier.resource] * float(quantized(op.y).scale) / float(x.scale)
+        x_scales = x.scales if x.per_tensor else np.repeat(x.scales, shape(weight)[0] // x.scales.size)
+        scales = self.model.store[multiplier.resource] * quantized(op.y).scales / x_scales
         self.weights.append(
             TensorRow(
                 constant.resource,

@@ -34,7 +34,7 @@ def lut_permute(table: np.ndarray, index_dtype: str, spec: TargetSpec) -> tuple[
     Word `i` of the pair of registers `p` holds entries `i + 64*p` (low byte) and `i + 64*p + 128`: of an index
     byte the permutation takes the low six bits, bit 6 chooses the pair and bit 7 the byte.
     """
-    if spec.instruction_set != "avx512-vnni" or table.dtype.itemsize != 1:
+    if spec.instruction_set != "avx512-vnni" or table.dtype.itemsize != 1 or table.shape != (256,):
         return None
     by_byte = np.roll(table, 128) if index_dtype == "int8" else table
     words = by_byte.view(np.uint8).reshape(2, 2, 64).transpose(1, 2, 0)
