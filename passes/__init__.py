@@ -20,6 +20,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "fold-batch-norm": _load("qcompiler.passes.fold_batch_norm", "FoldBatchNorm"),
     "calibrate": _load("qcompiler.passes.calibrate", "Calibrate"),
     "choose-scheme": _load("qcompiler.passes.choose_scheme", "ChooseScheme"),
+    "assign-precision": _load("qcompiler.passes.assign_precision", "AssignPrecision"),
     "correct-bias": _load("qcompiler.passes.correct_bias", "CorrectBias"),
     "insert-qdq": _load("qcompiler.passes.insert_qdq", "InsertQDQ"),
     "integerize": _load("qcompiler.passes.integerize", "Integerize"),

@@ -7,7 +7,7 @@ result goes to quantize.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -211,15 +211,25 @@ def sixteen_bit_obstacle(value: SSAValue, store: ConstantStore) -> str | None:
     """
     if not is_float(value):
         return "it is not float32"
-    if op_name(value.owner) == "Softmax" and reason_for_float(value.owner, store) is None:  # type: ignore[arg-type]
-        return "Softmax writes 8 bits"
+    return next((reason for _, reason in eight_bit_ops(value, store)), None)
+
+
+def eight_bit_ops(value: SSAValue, store: ConstantStore) -> Iterator[tuple[Operation, str]]:
+    """Ops that write or read a float32 value in 8 bits only, each with the reason; none of those marked `q.float`."""
+    producer = value.owner
+    if isinstance(producer, Operation) and op_name(producer) == "Softmax" and _is_integer(producer, store):
+        yield producer, "Softmax writes 8 bits"
     for op in users(value):
         name = op_name(op)
-        if name not in (*_EIGHT_BIT_OPERANDS, *_SUMS) or reason_for_float(op, store) is not None:
+        if name not in (*_EIGHT_BIT_OPERANDS, *_SUMS) or not _is_integer(op, store):
             continue
         if name in _EIGHT_BIT_OPERANDS:
-            return f"{describe(op)} takes operands of 8 bits"
+            yield op, f"{describe(op)} takes operands of 8 bits"
+            continue
         count = np.prod(integers(op.properties.get("kernel_shape"), (size(value) // max(size(op.results[0]), 1),)))
         if count * 2**15 > INT32_MAX:
-            return f"{describe(op)} sums {count} elements, of 16 bits too many for int32"
-    return None
+            yield op, f"{describe(op)} sums {count} elements, of 16 bits too many for int32"
+
+
+def _is_integer(op: Operation, store: ConstantStore) -> bool:
+    return "q.float" not in op.attributes and reason_for_float(op, store) is None

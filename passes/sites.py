@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from xdsl.dialects.builtin import ArrayAttr, ModuleOp
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FloatAttr, ModuleOp, StringAttr, f32
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from qcompiler.arithmetic.affine import choose_symmetric, storage_range
@@ -48,9 +48,9 @@ class Site:
     op: Operation | None = None
     index: int = 0
     wide: UniformType | None = None
-    """The symmetric 16-bit type of an activation site, if it can have one and has not."""
+    """The symmetric 16-bit type of an activation site; None if it has 16 bits already, or no statistics."""
     obstacle: str = ""
-    """Why it cannot."""
+    """Why an activation site cannot have its `wide` type as the module stands; empty if it can."""
 
     @property
     def kind(self) -> str:
@@ -61,8 +61,7 @@ class Site:
 
 def value_type(value: SSAValue) -> UniformType | None:
     """The type choose-scheme gave a value, None if it stores none."""
-    owner = value.owner
-    kinds = (owner if isinstance(owner, Operation) else owner.parent_op()).attributes.get("q.types")  # type: ignore[union-attr]
+    kinds = _holder(value).attributes.get("q.types")
     if not isinstance(kinds, ArrayAttr):
         return None
     kind = kinds.data[value.index]  # type: ignore[attr-defined]
@@ -76,14 +75,40 @@ def typed_values(module: ModuleOp) -> list[SSAValue]:
     return [v for v in values if value_type(v) is not None]
 
 
-def set_value_type(value: SSAValue, kind: Attribute) -> None:
-    """Gives a value another type, or none (a unit)."""
+def _holder(value: SSAValue) -> Operation:
+    """The op that carries a value's attributes: its producer, or the function of an argument."""
     owner = value.owner if isinstance(value.owner, Operation) else value.owner.parent_op()
     assert owner is not None
-    kinds = owner.attributes["q.types"]
+    return owner
+
+
+def set_value_type(value: SSAValue, kind: Attribute, why: str) -> None:
+    """Gives a value another type, or none (a unit), with the reason."""
+    holder, index = _holder(value), value.index  # type: ignore[attr-defined]
+    kinds, reason = holder.attributes["q.types"], holder.attributes.get("q.why")
     assert isinstance(kinds, ArrayAttr)
-    index = value.index  # type: ignore[attr-defined]
-    owner.attributes["q.types"] = ArrayAttr([kind if i == index else k for i, k in enumerate(kinds.data)])
+    holder.attributes["q.types"] = ArrayAttr([kind if i == index else k for i, k in enumerate(kinds.data)])
+    if isinstance(value.owner, Operation):
+        holder.attributes["q.why"] = StringAttr(why)
+    elif isinstance(reason, ArrayAttr):
+        holder.attributes["q.why"] = ArrayAttr(
+            [StringAttr(why) if i == index else r for i, r in enumerate(reason.data)]
+        )
+
+
+def record_number(site: Site, key: str, number: float) -> None:
+    """Adds a figure to `q.numbers` of the ops that make a site's values; of arguments the last one stands.
+
+    That of a constant gets the prefix `weight_` or `constant_`.
+    """
+    if site.op is not None:
+        key, holders = f"{site.kind}_{key}", [site.op]
+    else:
+        holders = [_holder(value) for value in site.values]
+    for holder in dict.fromkeys(holders):
+        old = holder.attributes.get("q.numbers")
+        numbers = dict(old.data) if isinstance(old, DictionaryAttr) else {}
+        holder.attributes["q.numbers"] = DictionaryAttr({**numbers, key: FloatAttr(round(number, 2), f32)})
 
 
 def _moved(op: Operation) -> Sequence[SSAValue]:
@@ -119,17 +144,13 @@ def _activation_site(values: tuple[SSAValue, ...], names: Mapping[SSAValue, str]
     kind = value_type(values[0])
     assert kind is not None
     name = names[values[0]]
-    if kind.storage in ("i16", "u16"):
-        return Site(name, kind, values, obstacle="it has 16 bits already")
-    for value in values:
-        if (reason := sixteen_bit_obstacle(value, store)) is not None:
-            return Site(name, kind, values, obstacle=reason)
     statistics = [s for v in values if (s := load_statistics(store, names[v])) is not None]
-    if not statistics:
-        return Site(name, kind, values, obstacle="there are no statistics of its range")
+    if kind.storage in ("i16", "u16") or not statistics:
+        return Site(name, kind, values)
     lo, hi = min(s.minimum for s in statistics), max(s.maximum for s in statistics)
     scale, zero = choose_symmetric(lo, hi, *storage_range("i16"))
-    return Site(name, kind, values, wide=UniformType.make("i16", scale, zero))
+    obstacle = next((r for v in values if (r := sixteen_bit_obstacle(v, store)) is not None), "")
+    return Site(name, kind, values, wide=UniformType.make("i16", scale, zero), obstacle=obstacle)
 
 
 def _constant_sites(op: Operation, names: Mapping[SSAValue, str]) -> Iterator[Site]:
@@ -269,3 +290,16 @@ class Simulation:
     def bias(self, op: Operation) -> np.ndarray | None:
         """The bias of a Conv, Gemm or MatMul with a weight site, None if it has none."""
         return self._biases[op].array if op in self._biases else None
+
+
+def units(module: ModuleOp) -> dict[Operation, list[Operation]]:
+    """For every integer op, those that run in float only together with it: values between them are never stored."""
+    integer = [op for op in body(module).ops if "q.integer" in op.attributes]
+    pairs = [(op, op) for op in integer]
+    for op in integer:
+        pairs += [
+            (op, v.owner)
+            for v in op.operands
+            if isinstance(v.owner, Operation) and "q.integer" in v.owner.attributes and value_type(v) is None
+        ]
+    return {op: [u for u in integer if u in members] for members in classes(pairs) for op in members}
