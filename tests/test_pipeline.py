@@ -107,7 +107,7 @@ def test_options_take_their_types() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("canonicalise", "unknown pass 'canonicalise'; known: calibrate, canonicalize, "),
+        ("canonicalise", "unknown pass 'canonicalise'; known: .*canonicalize, "),
         ("calibrate{methd=mse}", "pass 'calibrate': .*methd"),
         ("calibrate{limit=many}", "pass 'calibrate': "),
         ("calibrate{method=mse", "does not parse"),
