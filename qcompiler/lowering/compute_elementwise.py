@@ -22,7 +22,7 @@ from qcompiler.lowering.schedule_generic import (
     target_rule,
     whole_vectors,
 )
-from qcompiler.lowering.tir import Buffer, Expr, load, splat, vector
+from qcompiler.lowering.tir import Buffer, Expr, int32, load, shuffle, splat, vector
 from qcompiler.lowering.view import View
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.spec import TargetSpec
@@ -32,6 +32,9 @@ Scalar = int | float
 _MAGIC = 12582912.0
 """1.5 * 2^23: adding it to a float32 of magnitude below 2^22 rounds to an integer, half to even."""
 _MAGIC_BITS = 0x4B400000
+
+_WORD = 8
+"""Bytes of the widest integer register."""
 
 
 def quantize_kernel(
@@ -203,18 +206,42 @@ def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec, axis: int 
         if (tile := whole_vectors(problem, lanes, problem.body)) is not None:
             return builder.kernel("lut", [tile])
     builder = KernelBuilder(spec)
-    source, entries = builder.operand(x), builder.constant(table.reshape(-1))
-    lowest = np.iinfo(x.dtype).min
-    # Where the entry of a stored 0 lies, in each row.
-    zeros = np.arange(0, table.size, table.shape[-1], dtype=np.int32) - lowest
-    starts = _along(builder, zeros if axis is not None else zeros[0], axis, y)
+    # Indices are taken as unsigned: entry 0 of a row is that of the stored 0.
+    by_word = np.roll(table, np.iinfo(x.dtype).min, axis=-1)
+    source, entries = builder.operand(x), builder.constant(by_word.reshape(-1))
+    starts: Strided | Scalar = 0
+    step = 0
+    if axis is not None:
+        rows, entries_of_row = table.shape
+        starts = _along(builder, np.arange(0, table.size, entries_of_row, dtype=np.int32), axis, y)
+        # Neighbours in memory take the tables of neighbouring channels, or all the same.
+        step = entries_of_row if rows > 1 and y.strides[axis] == 1 else 0
 
     def body(operands: list[Expr], lanes: int) -> Expr:
         value, *parameters = operands
-        (start,) = _parameters([starts], parameters, "int32", 1)
-        return load(entries, value.astype("int32") + start)
+        (start,) = _parameters([starts], parameters, "int32", lanes)
+        first = start if lanes == 1 else shuffle([start], [0])
+        indices = _unsigned_lanes(value, x.dtype, lanes)
+        loaded = [load(entries, first + int32(step * lane) + index) for lane, index in enumerate(indices)]
+        return loaded[0] if lanes == 1 else shuffle(loaded, range(lanes))
 
-    return _elementwise(builder, "lut", y, [source, starts], body, lanes=1, tables=[entries])
+    return _elementwise(builder, "lut", y, [source, starts], body, lanes=_WORD, tables=[entries])
+
+
+def _unsigned_lanes(value: Expr, dtype: str, lanes: int) -> Iterator[Expr]:
+    """The lanes of a vector of integers as int32, read as unsigned.
+
+    They are cut out of words of up to 64 bits: LLVM would take them from the vector one by one, or gather.
+    """
+    item = np.dtype(dtype).itemsize
+    size = min(_WORD // item, lanes)
+    kind = f"uint{8 * item * size}"
+    for begin in range(0, lanes, size):
+        part = value if size == lanes else shuffle([value], range(begin, begin + size))
+        word = tirx.reinterpret(kind, part)
+        for i in range(size):
+            bits = (word >> tirx.const(8 * item * i, kind)) & tirx.const(256**item - 1, kind)
+            yield bits.astype("int32")
 
 
 def _elementwise(
