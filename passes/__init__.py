@@ -22,6 +22,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "choose-scheme": _load("qcompiler.passes.choose_scheme", "ChooseScheme"),
     "assign-precision": _load("qcompiler.passes.assign_precision", "AssignPrecision"),
     "correct-bias": _load("qcompiler.passes.correct_bias", "CorrectBias"),
+    "correct-bias-empirical": _load("qcompiler.passes.correct_bias_empirical", "CorrectBiasEmpirical"),
     "insert-qdq": _load("qcompiler.passes.insert_qdq", "InsertQDQ"),
     "integerize": _load("qcompiler.passes.integerize", "Integerize"),
     "legalize": _load("qcompiler.passes.legalize", "Legalize"),

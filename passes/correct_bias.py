@@ -11,17 +11,17 @@ from typing import ClassVar
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Block, Operation, SSAValue
+from xdsl.ir import Operation, SSAValue
 
 from qcompiler.arithmetic.affine import dequantize, quantize
 from qcompiler.ir.onnx_dialect import OnnxOp
 from qcompiler.ir.pointwise import op_name
-from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import body, integer, value_names
 from qcompiler.passes.calibrate import load_statistics
 from qcompiler.passes.canonicalize import constant_array, macs
 from qcompiler.passes.integer_rules import present
+from qcompiler.passes.originals import replace_constant
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 
@@ -34,10 +34,10 @@ class CorrectBias(QuantPass):
 
     def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
         names = value_names(module)
-        followed = _followed(module)
+        heavy = followed(module)
         for op in list(body(module).ops):
             kind = op.attributes.get("q.weight")
-            if op_name(op) not in ("Conv", "Gemm") or not isinstance(kind, UniformType) or op not in followed:
+            if op_name(op) not in ("Conv", "Gemm") or not isinstance(kind, UniformType) or op not in heavy:
                 continue
             statistics = load_statistics(ctx.store, names[op.operands[0]])
             if statistics is not None:
@@ -64,13 +64,10 @@ class CorrectBias(QuantPass):
             return
         corrected = (old - shift).astype(np.float32)
         base = op.operands[1].owner.resource  # type: ignore[union-attr]
-        constant = ConstantOp.of(ctx.store, f"{base}.bias.corrected", corrected, location=op.location)
-        assert isinstance(op.parent, Block)
-        op.parent.insert_op_before(constant, op)
-        op.operands = [*op.operands[:2], constant.y]
+        replace_constant(op, 2, corrected, f"{base}.bias.corrected", ctx.store)
 
 
-def _followed(module: ModuleOp) -> set[Operation]:
+def followed(module: ModuleOp) -> set[Operation]:
     """Convolutions and matrix products that another one follows: all but the prediction layers."""
     reaching: dict[SSAValue, bool] = {}
     found: set[Operation] = set()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import length_hint
 
 import numpy as np
+from xdsl.ir import Operation
 
 from qcompiler.errors import CalibrationError
 from qcompiler.passes.sites import Level, Simulation, Site
@@ -86,9 +87,14 @@ class Meter:
         reference = [simulation.run(feed, {}, Level.FLOAT) for feed in samples]
         self._all, self._first = Noise(reference), Noise(reference[:1])
 
-    def noise(self, levels: Mapping[Site, Level], default: Level = Level.CHOSEN) -> float:
-        """Relative noise with these levels at sites, and `default` at all others."""
-        return self._all(self.simulation.run(feed, levels, default) for feed in self.samples)
+    def noise(
+        self,
+        levels: Mapping[Site, Level],
+        default: Level = Level.CHOSEN,
+        biases: Mapping[Operation, np.ndarray] | None = None,
+    ) -> float:
+        """Relative noise with these levels at sites, and `default` at all others; `biases` replaces some."""
+        return self._all(self.simulation.run(feed, levels, default, biases) for feed in self.samples)
 
     def alone(self, site: Site, level: Level = Level.CHOSEN) -> float:
         """Noise with everything in float but one site."""

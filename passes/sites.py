@@ -26,6 +26,7 @@ from qcompiler.passes.calibrate import load_statistics
 from qcompiler.passes.canonicalize import constant_array
 from qcompiler.passes.fusion import matmul_bias
 from qcompiler.passes.integer_rules import present, rules, sixteen_bit_obstacle
+from qcompiler.passes.originals import original
 
 
 class Level(enum.Enum):
@@ -219,9 +220,7 @@ class Simulation:
         return Tap(self.names[value], rank(value), frozenset(self.names[u.results[0]] for u in readers))
 
     def _variable(self, op: Operation, index: int) -> Variable:
-        array = constant_array(op.operands[index], self.store)
-        assert array is not None
-        return Variable(self.names[op.results[0]], index, array)
+        return Variable(self.names[op.results[0]], index, original(op, index, self.store))
 
     def run(
         self,
@@ -266,30 +265,36 @@ class Simulation:
             if site.op is not None:
                 replaced[self._variables[site].name] = self.constant(site)
                 if site.op in self._biases and site.op not in biases:
-                    replaced[self._biases[site.op].name] = self._stored_bias(site)
+                    replaced[self._biases[site.op].name] = self._stored_bias(site.op, site.type)
                 continue
             kind = site.wide if level is Level.WIDE and site.wide is not None else site.type
             types.update({name: kind for v in site.values if (name := self.names[v]) in self._tapped})
         return self._simulator.run(feed, types, replaced, fetches)
 
-    def _stored_bias(self, site: Site) -> np.ndarray:
+    def _stored_bias(self, op: Operation, weight: UniformType) -> np.ndarray:
         """The bias in int32, of the scale `s_x * s_w` that insert-qdq gives it."""
-        assert site.op is not None
-        bias, x = self._biases[site.op].array, value_type(site.op.operands[0])
-        if x is None or not x.per_tensor or site.type.blocks:
+        bias, x = self.bias(op), value_type(op.operands[0])
+        if x is None or not x.per_tensor or weight.blocks:
             return bias
-        scales = np.float64(x.scale) * site.type.scales.astype(np.float64).reshape(-1)
+        scales = np.float64(x.scale) * weight.scales.astype(np.float64).reshape(-1)
         return (np.rint(bias.reshape(-1) / scales) * scales).astype(np.float32).reshape(bias.shape)
 
     def constant(self, site: Site) -> np.ndarray:
         """The rounded array of a constant site."""
         if site not in self._rounded:
-            self._rounded[site] = rounded(self._variables[site].array, site.type)
+            assert site.op is not None
+            array = constant_array(site.op.operands[site.index], self.store)
+            assert array is not None
+            self._rounded[site] = rounded(array, site.type)
         return self._rounded[site]
 
-    def bias(self, op: Operation) -> np.ndarray | None:
-        """The bias of a Conv, Gemm or MatMul with a weight site, None if it has none."""
-        return self._biases[op].array if op in self._biases else None
+    def bias(self, op: Operation) -> np.ndarray:
+        """The bias, as corrected, of a Conv, Gemm or MatMul that has a weight site and a bias."""
+        holder = bias_holder(op, self.store)
+        assert holder is not None
+        array = constant_array(holder[0].operands[holder[1]], self.store)
+        assert array is not None
+        return array
 
 
 def units(module: ModuleOp) -> dict[Operation, list[Operation]]:
