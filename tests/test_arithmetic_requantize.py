@@ -55,6 +55,8 @@ def reference_fixed(acc, m, z, lo, hi):
 
 def reference_fixed2(acc, m, z, lo, hi):
     mantissa, n = multiplier_fixed2(m)
+    if n < 0:
+        acc, n = clamp(acc * 2**-n, *INT32), 0
     h = clamp(math.floor(Fraction(acc * mantissa, 2**31) + Fraction(1, 2)), *INT32)
     return clamp((math.floor(Fraction(h, 2**n) + Fraction(1, 2)) if n else h) + z, lo, hi)
 
@@ -73,13 +75,15 @@ def test_forms_equal_their_definitions(rounding, acc, m, clamp_range, data):
 
 
 @given(
-    acc=st.lists(st.integers(-400, 400), min_size=1),
-    m=st.floats(1.0, 2.0**29),
-    form=st.sampled_from(["fp32", "fixed"]),
+    acc=st.one_of(st.lists(st.integers(-400, 400), min_size=1), accumulators),
+    m=st.floats(0.9999, 2.0**29),
+    form=st.sampled_from(["fp32", "fixed", "fixed2"]),
 )
 def test_multipliers_above_one(acc, m, form):
-    y = requantize(np.asarray(acc, np.int32), m, 7, -128, 127, np.int8, form)
-    assert y.tolist() == [REFERENCES[form](a, m, 7, -128, 127) for a in acc]
+    y = requantize(np.asarray(acc, np.int32), m, 7, -32768, 32767, np.int16, form)
+    assert y.tolist() == [REFERENCES[form](a, m, 7, -32768, 32767) for a in acc]
+    real = [min(max(Fraction(m) * a + 7, -32768), 32767) for a in acc]
+    assert all(abs(Fraction(int(v)) - r) <= Fraction(1, 2) + Fraction(1, 2**8) for v, r in zip(y, real, strict=True))
 
 
 @pytest.mark.parametrize("rounding", REFERENCES)
@@ -108,16 +112,18 @@ def test_fixed_multiplier_is_nearest(m):
     assert abs(Fraction(mantissa, 2**n) - Fraction(m)) <= Fraction(m) / 2**31
 
 
-@given(st.floats(2.0**-33, 1 - 2.0**-31))
+@given(st.floats(2.0**-33, 2.0**30 * (1 - 2.0**-31)))
 def test_fixed2_multiplier_is_nearest(m):
     mantissa, n = multiplier_fixed2(m)
-    assert 2**30 <= mantissa < 2**31 and 0 <= n <= 32
+    assert 2**30 <= mantissa < 2**31 and -30 <= n <= 32
     assert abs(Fraction(mantissa, 2 ** (31 + n)) - Fraction(m)) <= Fraction(m) / 2**31
 
 
 def test_edges_of_the_multiplier():
     assert multiplier_fixed(0.5) == (*multiplier_fixed2(0.5)[:1], 31) == (2**30, 31)
     assert multiplier_fixed2(0.5) == (2**30, 0)
+    assert multiplier_fixed2(1.0) == multiplier_fixed2(np.nextafter(1.0, 0)) == (2**30, -1)
+    assert multiplier_fixed2(2.0**29) == (2**30, -30)
     assert multiplier_fixed(np.nextafter(1.0, 0)) == (2**30, 30)
     assert multiplier_fixed(2.0**-32) == (2**30, 62)
     for m in (2.0**-33, 1e-30, 1e-300):
@@ -141,11 +147,9 @@ def test_bad_multipliers(bad):
 
 
 def test_multipliers_out_of_range():
-    with pytest.raises(ValueError, match="2\\^30"):
-        multiplier_fixed(2.0**30)
-    for m in (1.0, 1.5, np.nextafter(1.0, 0)):
-        with pytest.raises(ValueError, match="below 1"):
-            multiplier_fixed2(m)
+    for function in (multiplier_fixed, multiplier_fixed2):
+        with pytest.raises(ValueError, match="2\\^30"):
+            function(2.0**30)
     with pytest.raises(ValueError, match="float32"):
         multiplier_fp32(1e39)
 

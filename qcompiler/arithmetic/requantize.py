@@ -7,7 +7,8 @@ With `m > 0` the real multiplier (`real_multiplier`), `z` the zero point and `[l
 * `fixed`: `m ~ M * 2^-n`; `y = clamp(((acc * M + 2^(n-1)) >> n) + z, lo, hi)`: one rounding, half up, 64-bit
   product.
 * `fixed2`: `m ~ M * 2^-(31+n)`; `h = sat32((acc * M + 2^30) >> 31)`, then `clamp(((h + 2^(n-1)) >> n) + z,
-  lo, hi)`, without the second rounding for `n = 0`. Both sums are meant without overflow.
+  lo, hi)`, without the second rounding for `n = 0`. For `m >= 1`, `n` is negative: `sat32(acc << -n)` takes the
+  place of `acc`, and there is no second rounding. Sums are meant without overflow.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import numpy as np
 from qcompiler.arithmetic.affine import along_axis
 
 Rounding = Literal["fp32", "fixed", "fixed2"]
+
+_TOO_LARGE = "the multiplier {} is 2^30 or more: the output scale is far too small"
 
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
@@ -48,22 +51,19 @@ def multiplier_fixed(multiplier: np.ndarray | float) -> tuple[np.ndarray, np.nda
     mantissa, exponent = _mantissa_exponent(multiplier)
     shift = 31 - exponent
     if np.any(shift < 1):
-        raise ValueError(f"the multiplier {np.max(multiplier)} is 2^30 or more: the output scale is far too small")
+        raise ValueError(_TOO_LARGE.format(np.max(multiplier)))
     return _saturated(mantissa, shift, 62)
 
 
 def multiplier_fixed2(multiplier: np.ndarray | float) -> tuple[np.ndarray, np.ndarray] | tuple[int, int]:
-    """`(M, n)` of the `fixed2` form, `2^30 <= M < 2^31` and `0 <= n <= 32`; int64 arrays for an array.
+    """`(M, n)` of the `fixed2` form, `2^30 <= M < 2^31` and `-30 <= n <= 32`; int64 arrays for an array.
 
     With `n = 32` every int32 becomes 0, so multipliers too small for it take `M = 2^30, n = 32`. Raises
-    ValueError for a multiplier that is 1 or more (or rounds to 1), which has no `n >= 0`.
+    ValueError for one of 2^30 and more.
     """
     mantissa, exponent = _mantissa_exponent(multiplier)
-    if np.any(exponent > 0):
-        raise ValueError(
-            f"the multiplier {np.max(multiplier)} is not below 1, as the fixed2 form needs: "
-            "the output scale is smaller than that of the accumulator"
-        )
+    if np.any(exponent > 30):
+        raise ValueError(_TOO_LARGE.format(np.max(multiplier)))
     return _saturated(mantissa, -exponent, 32)
 
 
@@ -131,7 +131,11 @@ def requantize(
     elif rounding == "fixed2":
         mantissa, shift = multiplier_fixed2(multiplier)
         mantissa, shift = along_axis(mantissa, axis, acc.ndim), along_axis(shift, axis, acc.ndim)
-        y = np.asarray(acc.astype(np.int64) * mantissa)
+        wide = acc.astype(np.int64)
+        if np.any(shift < 0):
+            wide = np.clip(wide << np.maximum(-shift, 0), INT32_MIN, INT32_MAX)
+            shift = np.maximum(shift, 0)
+        y = np.asarray(wide * mantissa)
         y += 1 << 30
         y >>= 31
         np.clip(y, INT32_MIN, INT32_MAX, out=y)

@@ -7,13 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 from tvm import tirx
 
-from qcompiler.arithmetic.requantize import multiplier_fixed, multiplier_fixed2, multiplier_fp32
+from qcompiler.arithmetic.requantize import (
+    INT32_MAX,
+    INT32_MIN,
+    multiplier_fixed,
+    multiplier_fixed2,
+    multiplier_fp32,
+)
 from qcompiler.lowering.tir import Expr, splat, vector
 from qcompiler.lowering.workload import Requantize
 
 _MAGIC = 12582912.0
 """1.5 * 2^23: adding it to a float32 of magnitude below 2^22 rounds to an integer, half to even."""
 _MAGIC_BITS = 0x4B400000
+
+_LARGEST_FRACTION = 1 - 2.0**-31
+"""Multipliers beyond this one may round to 1, which shifts to the left in the `fixed2` form."""
 
 
 def requantize_constants(requantize: Requantize, channels: int) -> tuple[np.ndarray, ...]:
@@ -42,8 +51,13 @@ def requantize_expression(acc: Expr, parameters: Sequence[Expr], requantize: Req
         return bits + splat(zero_point - _MAGIC_BITS, "int32", lanes)
     wide = vector("int64", lanes)
     mantissa, shift = (parameter.astype(wide) for parameter in parameters)
-    one = splat(1, "int64", lanes)
-    y = acc.astype(wide) * mantissa
+    one, acc = splat(1, "int64", lanes), acc.astype(wide)
+    if requantize.rounding == "fixed2" and requantize.multiplier.max() > _LARGEST_FRACTION:
+        zero = splat(0, "int64", lanes)
+        acc = acc << tirx.max(zero - shift, zero)
+        acc = tirx.min(tirx.max(acc, splat(INT32_MIN, "int64", lanes)), splat(INT32_MAX, "int64", lanes))
+        shift = tirx.max(shift, zero)
+    y = acc * mantissa
     if requantize.rounding == "fixed2":
         y = (y + splat(1 << 30, "int64", lanes)) >> splat(31, "int64", lanes)
     y = (y + ((one << shift) >> one)) >> shift
