@@ -263,10 +263,13 @@ def test_text_round_trip(name: str) -> None:
         assert print_module(again) == text
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_host_computes_the_same_integers(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "legalize"),
+    [*((name, "legalize") for name in GRAPHS), ("gates", "legalize{storage=i8 rounding=fixed2}")],
+)
+def test_host_computes_the_same_integers(name: str, legalize: str, tmp_path: Path) -> None:
     graph = stages(name)
-    laid_out = passed(graph.integer, "legalize,fold-zero-point,plan-layout,cse,dce")
+    laid_out = passed(graph.integer, f"{legalize},fold-zero-point,plan-layout,cse,dce")
     bundle = qcompiler.compile(Quantized(laid_out, graph.qdq, "host"), output=tmp_path / "out")
     verification = verify(bundle, graph.feeds[:2], laid_out)
     assert verification.exact, verification.differences
