@@ -17,7 +17,8 @@ OUT is a bundle: the folder that compile writes. FILE.mlir is a dump of --dump-i
 
 def _command(name: str) -> Callable[[argparse.Namespace], None]:
     """The function of a command, imported when it is called."""
-    return lambda options: getattr(import_module("qcompiler.cli.commands"), name)(options)
+    own = "sensitivity" if name == "sensitivity_command" else "commands"
+    return lambda options: getattr(import_module(f"qcompiler.cli.{own}"), name)(options)
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -65,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     _run(command("run", "Run a bundle on arrays."))
     _opt(command("opt", "Run passes on the IR."))
     _inspect(command("inspect", "Show what is quantized and how, what stays float and why, and the sizes."))
+    _sensitivity(command("sensitivity", "Measure what quantizing each tensor costs at the outputs, worst first."))
     _compare(command("compare", "Measure every layer of a bundle against the float model, in dB."))
+    _export(command("export", "Write a quantized model as ONNX for other runtimes."))
     _verify(command("verify", "Prove on real inputs that a bundle's integers are those of its own IR."))
     _bench(command("bench", "Time a bundle on this machine, one thread."))
     return parser
@@ -79,11 +82,7 @@ def _dump(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dump-ir", type=Path, metavar="DIR", help="write the IR after every pass to this folder")
 
 
-def _compile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
-    _target(parser)
-    parser.add_argument("--calibration", type=Path, metavar="DATA", help="inputs that are typical of the use")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", required=True, help="the bundle's folder")
+def _shapes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shape",
         type=_shape,
@@ -92,6 +91,14 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=1x3x224x224",
         help="shape of an input that the model leaves open (again for each input)",
     )
+
+
+def _compile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    _target(parser)
+    parser.add_argument("--calibration", type=Path, metavar="DATA", help="inputs that are typical of the use")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", required=True, help="the bundle's folder")
+    _shapes(parser)
     parser.add_argument(
         "--policy",
         default="auto",
@@ -148,6 +155,18 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="OUT|MODEL.onnx|FILE.mlir")
 
 
+def _sensitivity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    _target(parser)
+    parser.add_argument("--calibration", type=Path, metavar="DATA", required=True, help="inputs typical of the use")
+    _shapes(parser)
+    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N calibration samples")
+    parser.add_argument(
+        "--samples", type=_positive, default=4, metavar="N", help="measure on N of them, evenly spread (default: 4)"
+    )
+    parser.add_argument("--top", type=_positive, metavar="N", help="print the N worst only")
+
+
 def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
     parser.add_argument("--reference", type=Path, metavar="MODEL.onnx", required=True, help="the float model")
@@ -165,3 +184,17 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
     parser.add_argument("--reference", type=Path, metavar="MODEL.onnx", help="float model to time in onnxruntime too")
     parser.add_argument("--repeats", type=_positive, default=50, metavar="N", help="timed runs each (default: 50)")
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="MODEL.onnx|OUT|FILE.mlir")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.onnx", required=True, help="the file to write")
+    parser.add_argument("--format", default="qdq", help="qdq (default) or qoperator")
+    parser.add_argument(
+        "--profile",
+        help="the runtime that is to read it: onnxruntime, tensorrt, qnn, coreml, xnnpack; refused with the reason "
+        "where it could not",
+    )
+    parser.add_argument("--calibration", type=Path, metavar="DATA", help="what a float MODEL.onnx is quantized with")
+    parser.add_argument("--policy", default="auto", help="as in compile, for a float MODEL.onnx")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N calibration samples")

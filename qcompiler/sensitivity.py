@@ -1,0 +1,114 @@
+"""Which tensors quantizing hurts: every site alone in its type, and every site alone in float, on real samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from xdsl.ir import Operation
+
+from qcompiler.api import DEFAULT_METHOD, Calibration, open_feeds, quantizing_passes
+from qcompiler.model import Model
+from qcompiler.passes.measure import Meter, decibel, spread_samples
+from qcompiler.passes.sites import Level, Simulation, Site, record_number
+from qcompiler.pipeline import CompilerContext, PassManager, Progress
+from qcompiler.targets.spec import resolve_target
+
+
+@dataclass(frozen=True)
+class SiteSensitivity:
+    """One place where the model is quantized; SQNRs are those of the outputs, in dB.
+
+    `alone`: with nothing quantized but this; `without`: with everything quantized but this.
+    """
+
+    name: str
+    kind: str
+    """activation, weight or constant."""
+    op: str
+    """Of the op that computes the activation, or reads the weight or constant; empty for inputs."""
+    storage: str
+    alone: float
+    without: float
+    obstacle: str
+    """Why an activation cannot be stored in 16 bits; empty if it can."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """`sites` from the worst to the best; `total` is the SQNR with everything quantized."""
+
+    samples: int
+    total: float
+    sites: tuple[SiteSensitivity, ...]
+    model: Model
+    """The module in stage CHOSEN, with the figures in `q.numbers`."""
+
+
+def choose(
+    model: Model,
+    calibration: Calibration,
+    *,
+    until: str = "choose-scheme",
+    target: str = "host",
+    limit: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> tuple[Model, CompilerContext]:
+    """A copy of a float model after the passes of `quantize` up to `until`, and the context they ran in.
+
+    Raises:
+        CalibrationError: the data does not fit the model.
+    """
+    chosen = model.clone()
+    feeds = open_feeds(chosen, calibration, limit)
+    defaults = {"method": DEFAULT_METHOD, "policy": "auto", "per_channel": True, "keep_float": ()}
+    passes = quantizing_passes(**{**defaults, **options}, limit=limit)
+    names = [p.name for p in passes]
+    context = CompilerContext(
+        chosen.store, calibration=feeds, target=resolve_target(target), progress=progress, source=model.source
+    )
+    PassManager(passes[: names.index(until) + 1]).run(chosen, context)
+    return chosen, context
+
+
+def measure_sensitivity(
+    model: Model,
+    calibration: Calibration,
+    *,
+    samples: int = 4,
+    target: str = "host",
+    limit: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Sensitivity:
+    """The sensitivity of every site of a float model as `quantize` would quantize it with these options.
+
+    Measured before anything is improved: no biases corrected, nothing moved to 16 bits.
+
+    Args:
+        samples: number of calibration samples to measure on, evenly spread over all.
+
+    Raises:
+        CalibrationError: the data does not fit the model.
+    """
+    chosen, context = choose(model, calibration, target=target, limit=limit, progress=progress, **options)
+    assert context.calibration is not None
+    simulation = Simulation(chosen.module, chosen.store)
+    held = spread_samples(context.calibration, samples)
+    meter = Meter(simulation, held)
+    rows = [
+        _row(meter, site)
+        for site in context.progress.track(simulation.sites, "measuring sensitivity", len(simulation.sites))
+    ]
+    rows.sort(key=lambda row: row.alone)
+    return Sensitivity(len(held), decibel(meter.noise({})), tuple(rows), chosen)
+
+
+def _row(meter: Meter, site: Site) -> SiteSensitivity:
+    alone = decibel(meter.alone(site))
+    record_number(site, "sensitivity", alone)
+    owner = site.op if site.op is not None else site.values[0].owner
+    op = owner.name if isinstance(owner, Operation) else ""
+    without = decibel(meter.noise({site: Level.FLOAT}))
+    return SiteSensitivity(site.name, site.kind, op, site.type.storage, alone, without, site.obstacle)
