@@ -45,6 +45,7 @@ from qcompiler.passes.scheme import (
     one_channel,
 )
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
+from qcompiler.profiles import constraints, resolve_profile
 
 _MAC_GAIN = 0.1
 """What one integer multiply-add saves over a float one, in bytes of traffic (about a tenth of a nanosecond)."""
@@ -61,7 +62,7 @@ class ChooseScheme(QuantPass):
     """Chooses what runs in integers, and symmetric or affine, scale and zero point of every tensor, with reasons.
 
     `policy`: auto, symmetric, affine or mixed. `per-channel`: one weight scale per output channel. `keep-float`:
-    names of nodes that stay float.
+    names of nodes that stay float. `profile`: a runtime of qcompiler.profiles whose limits the types must keep.
     """
 
     name: ClassVar[str] = "choose-scheme"
@@ -70,6 +71,7 @@ class ChooseScheme(QuantPass):
     policy: str = "auto"
     per_channel: bool = True
     keep_float: tuple[str, ...] = ()
+    profile: str | None = None
 
     def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
         _Chooser(self, ctx, module).run()
@@ -89,6 +91,10 @@ class _Chooser:
         self.storage = self.ctx.target.activation_storage if self.ctx.target else "u8"
         self.pointwise = Pointwise.of(self.module, self.ctx.store)
         self.inner = inner_values(self.module, self.ctx.store, self.pointwise)
+        self.limits = constraints(resolve_profile(self.options.profile)) if self.options.profile else None
+        forced = self.limits.policy if self.limits else None
+        self.policy = forced or self.options.policy
+        self.symmetric_only = forced == "symmetric"
         self._check_kept()
         self.integer = self._split()
         self._choose_activations()
@@ -204,7 +210,7 @@ class _Chooser:
 
     def _choose_class(self, members: Sequence[SSAValue], moved: set[SSAValue]) -> None:
         sources = [v for v in members if v not in moved] or list(members)
-        if all(op_name(v.owner) == "Softmax" and v.owner in self.integer for v in sources):
+        if not self.symmetric_only and all(op_name(v.owner) == "Softmax" and v.owner in self.integer for v in sources):
             zero = 0 if self.storage.startswith("u") else -128
             choice = Choice(UniformType.make(self.storage, 1 / 256, zero), "affine: softmax lies in 0..1")
         else:
@@ -213,7 +219,7 @@ class _Chooser:
                 statistics = statistics.merge(one_channel(self.statistics(value)))
             right = any(op_name(u) == "MatMul" and u.operands[1] is v for v in members for u in users(v))
             tolerance = _OPERAND_TOLERANCE if right else SYMMETRIC_UP_TO
-            choice = choose_activation(statistics, self.method, self.storage, self.options.policy, tolerance)
+            choice = choose_activation(statistics, self.method, self.storage, self.policy, tolerance)
         shared = f"; shared by {len(members)} tensors" if len(members) > 1 else ""
         self.choices.update({v: Choice(choice.type, choice.why + shared) for v in members})
 
@@ -246,6 +252,7 @@ class _Chooser:
         x_scale, y_scale = (float(self.choices[v].type.scale) for v in (op.operands[0], last))
         flat = None if vector is None else vector.reshape(-1)
         per_channel = self.options.per_channel and (op_name(op) == "Conv" or rank(op.operands[1]) == 2)
+        per_channel = per_channel and (self.limits is None or op_name(op) in self.limits.per_channel)
         kind, why, widened = choose_weight(weight, axis, per_channel, x_scale, y_scale, flat)
         op.attributes["q.weight"] = kind
         op.attributes["q.why_weight"] = StringAttr(why)
@@ -262,7 +269,9 @@ class _Chooser:
         kinds: list[Attribute] = []
         for value in op.operands:
             array = constant_array(value, self.ctx.store)
-            kinds.append(UnitAttr() if array is None else choose_constant(array, self.storage).type)
+            kinds.append(
+                UnitAttr() if array is None else choose_constant(array, self.storage, self.symmetric_only).type
+            )
         if not all(isinstance(k, UnitAttr) for k in kinds):
             op.attributes["q.operands"] = ArrayAttr(kinds)
 

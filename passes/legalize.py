@@ -21,7 +21,7 @@ from qcompiler.ir.q_base import ROUNDINGS, QOp, array, number
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
 from qcompiler.ir.q_elementwise import ConstantOp, LutOp, MulOp, RequantizeOp
 from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp
-from qcompiler.ir.quant_types import UniformType
+from qcompiler.ir.quant_types import UniformType, flipped
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.values import body, defining, describe, integer, integers, is_quantized, main, quantized, shape
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
@@ -36,14 +36,6 @@ _SPOKEN_OF = ((0, "x_zero_point"), (0, "pad_value"), (0, "a_zero_point"), (1, "b
 _REASONS = ("q.why", "q.numbers")
 
 _FORMS = {"fp32": multiplier_fp32, "fixed": multiplier_fixed, "fixed2": multiplier_fixed2}
-
-
-def flipped(kind: UniformType) -> UniformType:
-    """The type of the other signedness that stands for the same real numbers."""
-    storage = _OTHER[kind.storage]
-    step = _STEP[storage]
-    limits = (kind.qmin + step, kind.qmax + step)
-    return UniformType.make(storage, kind.scales, kind.zero_points + step, axis=kind.axis, storage_range=limits)
 
 
 @dataclass(frozen=True)

@@ -123,9 +123,10 @@ def choose_weight(
     return UniformType.make("i8", scales[0], storage_range=limits), why, widened.tolist()
 
 
-def choose_constant(array: np.ndarray, storage: str) -> Choice:
-    """Affine per-tensor type over the exact range of a constant operand of a sum or product."""
+def choose_constant(array: np.ndarray, storage: str, symmetric: bool = False) -> Choice:
+    """Per-tensor type, affine unless `symmetric`, over the exact range of a constant operand of a sum or product."""
     qmin, qmax = storage_range(storage)
     lo, hi = float(array.min(initial=0.0)), float(array.max(initial=0.0))
-    scale, zero_point = choose_affine(lo, hi, qmin, qmax)
-    return Choice(UniformType.make(storage, scale, zero_point), f"affine: constant in {lo:.4g}..{hi:.4g}")
+    scale, zero_point = (choose_symmetric if symmetric else choose_affine)(lo, hi, qmin, qmax)
+    scheme = "symmetric" if symmetric else "affine"
+    return Choice(UniformType.make(storage, scale, zero_point), f"{scheme}: constant in {lo:.4g}..{hi:.4g}")

@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qcompiler.api import Quantized, compile, import_onnx, interpret, load_bundle, quantize
+    from qcompiler.api import Quantized, compile, export, import_onnx, interpret, load_bundle, quantize
 
 __version__ = "0.1.0"
 
-__all__ = ["Quantized", "compile", "import_onnx", "interpret", "load_bundle", "quantize"]
+__all__ = ["Quantized", "compile", "export", "import_onnx", "interpret", "load_bundle", "quantize"]
 
 
 def __getattr__(name: str) -> Any:

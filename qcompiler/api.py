@@ -20,6 +20,8 @@ from qcompiler.pipeline import CompilerContext, PassManager, PassRecord, Progres
 from qcompiler.targets.spec import resolve_target
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from qcompiler.bundle import Bundle
 
 Path_ = str | os.PathLike[str]
@@ -61,7 +63,13 @@ def is_quantized_already(model: Model) -> bool:
 
 
 def quantizing_passes(
-    *, method: str, policy: str, per_channel: bool, keep_float: Sequence[str], limit: int | None
+    *,
+    method: str,
+    policy: str,
+    per_channel: bool,
+    keep_float: Sequence[str],
+    limit: int | None,
+    profile: str | None = None,
 ) -> tuple[ModulePass, ...]:
     """From the float graph to quantize and dequantize around every op that is to run in integers."""
     from qcompiler.passes.calibrate import Calibrate
@@ -70,7 +78,7 @@ def quantizing_passes(
     return (
         *parse("canonicalize,fold-batch-norm,canonicalize"),
         Calibrate(method=method, limit=limit),
-        ChooseScheme(policy=policy, per_channel=per_channel, keep_float=tuple(keep_float)),
+        ChooseScheme(policy=policy, per_channel=per_channel, keep_float=tuple(keep_float), profile=profile),
         *parse("correct-bias,insert-qdq"),
     )
 
@@ -106,6 +114,7 @@ def quantize(
     keep_float: Sequence[str] = (),
     limit: int | None = None,
     rounding: str | None = None,
+    profile: str | None = None,
     dump_ir: Path_ | None = None,
     progress: Progress | None = None,
 ) -> Quantized:
@@ -120,6 +129,7 @@ def quantize(
         keep_float: names of nodes that stay float.
         limit: number of calibration samples to use at most.
         rounding: fp32, fixed or fixed2, in place of the target's own form.
+        profile: a runtime whose limits the types must keep, so that it can read an export: onnxruntime, tensorrt...
         dump_ir: folder for the text of the module after each pass.
 
     Raises:
@@ -140,6 +150,7 @@ def quantize(
             per_channel=per_channel,
             keep_float=keep_float,
             limit=limit,
+            profile=profile,
         )
     passes = (*front, *lowering_passes(rounding))
     context = CompilerContext(model.store, calibration=feeds, target=spec, progress=progress, source=model.source)
@@ -186,6 +197,22 @@ def compile(
     )
 
 
+def export(model: Model | Quantized, *, form: str = "qdq", profile: str | None = None) -> ModelProto:
+    """A quantized model as ONNX for other runtimes, in the format `qdq` or `qoperator`.
+
+    `profile` names the runtime that is to read it (qcompiler.profiles): types it does not take are refused.
+
+    Raises:
+        ModelError: the profile does not take it, with the node and the reason, or the module is integer already.
+        PipelineError: an unknown format or profile, or a format that the profile does not read.
+    """
+    from qcompiler.exporters.export import export as write
+    from qcompiler.profiles import resolve_profile
+
+    limits = None if profile is None else resolve_profile(profile)
+    return write(model.qdq if isinstance(model, Quantized) else model, form, limits)
+
+
 def load_bundle(path: Path_) -> Bundle:
     """Opens a bundle; its files are checked against the hashes in its manifest.
 
@@ -207,6 +234,7 @@ def interpret(model: Model | Quantized, feeds: Mapping[str, np.ndarray]) -> dict
 __all__ = [
     "Quantized",
     "compile",
+    "export",
     "export_onnx",
     "import_onnx",
     "interpret",

@@ -17,7 +17,7 @@ OUT is a bundle: the folder that compile writes. FILE.mlir is a dump of --dump-i
 
 def _command(name: str) -> Callable[[argparse.Namespace], None]:
     """The function of a command, imported when it is called."""
-    own = "sensitivity" if name == "sensitivity_command" else "commands"
+    own = name.removesuffix("_command") if name in ("sensitivity_command", "export_command") else "commands"
     return lambda options: getattr(import_module(f"qcompiler.cli.{own}"), name)(options)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -53,10 +54,14 @@ def export_onnx(module: ModuleOp, store: ConstantStore, name: str = "main") -> o
     Raises:
         ModelError: an integer op other than quantize and dequantize, which ONNX cannot say.
     """
+    return export_module(module, name, Exporter(store, module))
+
+
+def export_module(module: ModuleOp, name: str, exporter: Exporter) -> onnx.ModelProto:
+    """The module as `exporter` writes its ops; graph inputs and outputs keep their names."""
     block = body(module)
     last = block.last_op
     assert isinstance(last, ReturnOp)
-    exporter = _Exporter(store, value_names(module))
     names = exporter.names
     for op in block.ops:
         if not isinstance(op, ReturnOp):
@@ -77,7 +82,7 @@ def export_operations(
     store: ConstantStore,
 ) -> onnx.ModelProto:
     """Some operations of a module as a model of their own, with the given values as inputs and outputs."""
-    exporter = _Exporter(store, names)
+    exporter = Exporter(store, names)
     names = exporter.names
     for op in ops:
         exporter.add(op)
@@ -88,11 +93,16 @@ def _info(name: str, value: SSAValue) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, element_number(value), shape(value))
 
 
-class _Exporter:
-    def __init__(self, store: ConstantStore, names: dict[SSAValue, str]) -> None:
+class Exporter:
+    """Writes ops one by one as nodes and initializers; a subclass may have other forms for some."""
+
+    domains: ClassVar[tuple[tuple[str, int], ...]] = ()
+    """Operator domains beyond ONNX's own, with their versions."""
+
+    def __init__(self, store: ConstantStore, names: ModuleOp | dict[SSAValue, str]) -> None:
         self.store = store
-        self.names = dict(names)
-        self.taken = set(names.values())
+        self.names = value_names(names) if isinstance(names, ModuleOp) else dict(names)
+        self.taken = set(self.names.values())
         self.node_names: dict[str, int] = {}
         self.constants: dict[str, str] = {}
         self.nodes: list[onnx.NodeProto] = []
@@ -101,10 +111,13 @@ class _Exporter:
     def model(
         self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]
     ) -> onnx.ModelProto:
-        graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
+        read = {name for node in self.nodes for name in node.input} | {o.name for o in outputs}
+        graph = helper.make_graph(
+            self.nodes, name, inputs, outputs, [i for i in self.initializers.values() if i.name in read]
+        )
         return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid("", OPSET), *(helper.make_opsetid(*domain) for domain in self.domains)],
             ir_version=_IR_VERSION,
             producer_name="qcompiler",
         )
@@ -150,6 +163,9 @@ class _Exporter:
         scale = self._initializer(f"{name}.scale", element.scales)
         zero = self._initializer(f"{name}.zero_point", element.zero_points.astype(element.dtype))
         attributes = {} if element.axis is None else {"axis": element.axis}
+        for axis, size in element.blocks.items():
+            if size > 1:
+                attributes = {"axis": axis, "block_size": size}
         node = helper.make_node(kind, [self.names[x], scale, zero], [name], name=self._node_name(name), **attributes)
         self.nodes.append(node)
 

@@ -220,6 +220,17 @@ class UniformType(ParametrizedAttribute, TypeAttribute):
             printer.print_string(", " + _nested_text(texts, self.grid))
 
 
+_OTHER = {"u8": "i8", "i8": "u8", "u16": "i16", "i16": "u16"}
+
+
+def flipped(kind: UniformType) -> UniformType:
+    """The type of 8 or 16 bits and the other signedness that stands for the same real numbers."""
+    storage = _OTHER[kind.storage]
+    step = _default_range(storage)[0] - _default_range(kind.storage)[0]
+    limits = (kind.qmin + step, kind.qmax + step)
+    return UniformType.make(storage, kind.scales, kind.zero_points + step, axis=kind.axis, storage_range=limits)
+
+
 def _default_range(storage: str) -> tuple[int, int]:
     return storage_range(storage)
 
