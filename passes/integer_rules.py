@@ -152,6 +152,14 @@ def one_scale(kind: UniformType) -> bool:
     return kind.per_tensor and stored_alike(kind)
 
 
+def accumulator_scales(x: UniformType, w: UniformType, channels: int) -> np.ndarray:
+    """`s_x * s_w` in float64: one, or one for each output channel where `x` or `w` has a per-axis type."""
+    scales = w.scales.astype(np.float64).reshape(-1)
+    if x.per_tensor:
+        return np.float64(x.scale) * scales
+    return np.repeat(x.scales.astype(np.float64), channels // len(x.scales)) * scales
+
+
 @dataclass(frozen=True)
 class Rule:
     """`check(op, store)` gives the reason why there is no integer form; `build(site)` the result, or None."""

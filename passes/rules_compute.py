@@ -17,7 +17,17 @@ from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp, SoftmaxOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import dtype_of, element_type, integer, integers, quantized, rank, shape, size
-from qcompiler.passes.integer_rules import Rule, Site, always, constant, one_scale, present, stored, stored_alike
+from qcompiler.passes.integer_rules import (
+    Rule,
+    Site,
+    accumulator_scales,
+    always,
+    constant,
+    one_scale,
+    present,
+    stored,
+    stored_alike,
+)
 
 _ROUNDING = StringAttr("fp32")
 _LAYOUT = StringAttr("NCHW")
@@ -28,16 +38,8 @@ def _eight_bits(kind: UniformType) -> bool:
     return stored_alike(kind) and kind.dtype.itemsize == 1
 
 
-def _accumulator_scales(x: UniformType, w: UniformType, channels: int) -> np.ndarray:
-    """`s_x * s_w` in float64: one, or one for each output channel where `x` or `w` has a per-axis type."""
-    scales = w.scales.astype(np.float64).reshape(-1)
-    if x.per_tensor:
-        return np.float64(x.scale) * scales
-    return np.repeat(x.scales.astype(np.float64), channels // len(x.scales)) * scales
-
-
 def _multiplier(site: Site, x: UniformType, w: UniformType, channels: int) -> SSAValue:
-    return site.constant("multiplier", _accumulator_scales(x, w, channels) / site.y.scales.astype(np.float64))
+    return site.constant("multiplier", accumulator_scales(x, w, channels) / site.y.scales.astype(np.float64))
 
 
 def _plain_weight(site: Site, w: SSAValue) -> SSAValue:
@@ -59,7 +61,7 @@ def _bias(site: Site, value: SSAValue | None, channels: int, x: UniformType, w: 
         return site.constant("bias", site.store[source.owner.resource].reshape(-1).astype(np.int32))
     if not constant(value):
         return None
-    scales = _accumulator_scales(x, w, channels)
+    scales = accumulator_scales(x, w, channels)
     real = np.rint(stored(value, site.store).reshape(-1).astype(np.float64) / scales)
     if np.abs(real).max(initial=0) >= 2**31:
         return None

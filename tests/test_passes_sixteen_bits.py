@@ -38,7 +38,7 @@ NUMBERS = DictionaryAttr({"lo": FloatAttr(-1.5, f64)})
 
 
 def chosen_type(storage: str, samples: np.ndarray) -> UniformType:
-    """A type for samples `[n, ...]`: "u8" affine, "i16" symmetric, "u8@1" symmetric or from 0 for each channel."""
+    """A type for samples `[n, ...]`: "u8", "u16" affine, "i16" symmetric, "u8@1" from 0 or symmetric per channel."""
     storage, _, axis = storage.partition("@")
     if axis:
         flat = np.moveaxis(samples, 1 + int(axis), 0).reshape(samples.shape[1 + int(axis)], -1)
@@ -48,7 +48,7 @@ def chosen_type(storage: str, samples: np.ndarray) -> UniformType:
     lo, hi = min(0.0, float(samples.min())), max(0.0, float(samples.max()))
     if storage == "i16":
         return UniformType.make(storage, max(-lo, hi) / 32767)
-    scale = (hi - lo) / 255
+    scale = (hi - lo) / (2 ** int(storage[1:]) - 1)
     return UniformType.make(storage, scale, round(-lo / scale))
 
 
@@ -192,8 +192,28 @@ def sequence() -> Typed:
     return Typed(g.proto(product), types, {"q.conv": 2, "q.average_pool": 1, "q.matmul": 1}, 35)
 
 
+def unsigned() -> Typed:
+    """The affine 16-bit types of imported models."""
+    g = Graph(x=(2, 4, 6, 6), y=(2, 4, 6, 6))
+    total = g("Add", "x", "y")
+    gate = g("Sigmoid", total)
+    pooled = g("MaxPool", total, kernel_shape=[2, 2], strides=[2, 2])
+    average = g("AveragePool", gate, kernel_shape=[2, 2], strides=[2, 2])
+    product = g("Mul", average, pooled)
+    mean = g("GlobalAveragePool", product)
+    conv = g("Conv", "y", g.weight(3, 4, 3, 3))
+    bits = g("Reshape", conv, g.ints(2, -1))
+    types = dict.fromkeys(("x", total, gate, pooled, mean, conv, bits), "u16") | {
+        "y": "u8",
+        average: "i16",
+        product: "u8",
+    }
+    ops = {"q.add": 1, "q.lut": 1, "q.max_pool": 1, "q.average_pool": 1, "q.mul": 1, "q.mean": 1, "q.conv": 1}
+    return Typed(g.proto(mean, bits), types, ops, 30)
+
+
 GRAPHS: dict[str, Callable[[], Typed]] = {
-    f.__name__: f for f in (residual_stream, gates, movements, depthwise, sequence)
+    f.__name__: f for f in (residual_stream, gates, movements, depthwise, sequence, unsigned)
 }
 
 
