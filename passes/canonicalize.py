@@ -220,6 +220,26 @@ class ConvBias(_Pattern):
         rewriter.replace(add, [constant, new], new.results)
 
 
+def window_pads(op: Operation) -> list[int]:
+    """Pads of a convolution or pool, all begins, then all ends, from `pads` or `auto_pad`."""
+    n, mode = rank(op.operands[0]) - 2, string(op.properties.get("auto_pad"), "NOTSET")
+    if mode == "NOTSET":
+        return list(integers(op.properties.get("pads"), [0] * 2 * n))
+    kernel = op.properties.get("kernel_shape")
+    extents = shape(op.operands[1])[2:] if kernel is None else integers(kernel)
+    strides = integers(op.properties.get("strides"), [1] * n)
+    dilations = integers(op.properties.get("dilations"), [1] * n)
+    begins, ends = [], []
+    for i in range(n):
+        window = (extents[i] - 1) * dilations[i] + 1
+        total = (shape(op.results[0])[2 + i] - 1) * strides[i] + window - shape(op.operands[0])[2 + i]
+        total = max(total, 0) if mode.startswith("SAME") else 0
+        small, large = total // 2, total - total // 2
+        begins.append(large if mode == "SAME_LOWER" else small)
+        ends.append(small if mode == "SAME_LOWER" else large)
+    return [*begins, *ends]
+
+
 class ExplicitPads(_Pattern):
     """`auto_pad` of convolutions and pools is written out as pads."""
 
@@ -227,22 +247,10 @@ class ExplicitPads(_Pattern):
         mode = string(op.properties.get("auto_pad"), "NOTSET")
         if op_name(op) not in ("Conv", "MaxPool", "AveragePool") or "auto_pad" not in op.properties:
             return
-        n = rank(op.operands[0]) - 2
-        extents = shape(op.operands[1])[2:] if op_name(op) == "Conv" else integers(op.properties["kernel_shape"])
-        strides = integers(op.properties.get("strides"), [1] * n)
-        dilations = integers(op.properties.get("dilations"), [1] * n)
-        begins, ends = [], []
-        for i in range(n):
-            window = (extents[i] - 1) * dilations[i] + 1
-            total = (shape(op.results[0])[2 + i] - 1) * strides[i] + window - shape(op.operands[0])[2 + i]
-            total = max(total, 0) if mode.startswith("SAME") else 0
-            small, large = total // 2, total - total // 2
-            begins.append(large if mode == "SAME_LOWER" else small)
-            ends.append(small if mode == "SAME_LOWER" else large)
         new = onnx_op(op_name(op), op.operands, [r.type for r in op.results], op.location)
         new.properties.update({k: v for k, v in op.properties.items() if k not in ("auto_pad", "pads")})
         if mode != "NOTSET":
-            new.properties["pads"] = attribute([*begins, *ends])
+            new.properties["pads"] = attribute(window_pads(op))
         elif "pads" in op.properties:
             new.properties["pads"] = op.properties["pads"]
         replace(rewriter, op, new)

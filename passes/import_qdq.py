@@ -1,6 +1,8 @@
-"""Pass `import-qdq`: QuantizeLinear and DequantizeLinear of an already quantized model become `q` ops.
+"""Pass `import-qdq`: the quantized ops of an already quantized model become `q` ops.
 
-The model's own scales and zero points are kept. Weights stored in float behind a QuantizeLinear are quantized here.
+The model's own scales and zero points are kept. QuantizeLinear and DequantizeLinear with constant parameters become
+q.quantize and q.dequantize, from which `integerize` makes integer ops; everything else becomes an op with run-time
+parameters (`import_runtime`). Weights stored in float behind a QuantizeLinear are quantized here.
 """
 
 from __future__ import annotations
@@ -23,12 +25,17 @@ from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, describe, integer, is_float, rank, shape, tensor, users
 from qcompiler.passes.canonicalize import constant_array
+from qcompiler.passes.import_runtime import import_runtime
 from qcompiler.passes.integer_rules import present
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _STORAGE = {
     ELEMENT_TYPES[number]: storage
     for number, storage in (
+        (TensorProto.UINT2, "u2"),
+        (TensorProto.INT2, "i2"),
+        (TensorProto.UINT4, "u4"),
+        (TensorProto.INT4, "i4"),
         (TensorProto.UINT8, "u8"),
         (TensorProto.INT8, "i8"),
         (TensorProto.UINT16, "u16"),
@@ -37,10 +44,13 @@ _STORAGE = {
     )
 }
 
+_ACTIVATIONS = ("u8", "i8", "u16", "i16")
+"""Storage of what is computed at run time; constants are stored in any of the types above."""
+
 
 @dataclass(frozen=True)
 class ImportQDQ(QuantPass):
-    """Turns QuantizeLinear and DequantizeLinear with constant scales into q.quantize and q.dequantize."""
+    """Turns the quantized ops of ONNX into q.quantize and q.dequantize, or into ops with run-time parameters."""
 
     name: ClassVar[str] = "import-qdq"
     requires: ClassVar = (Stage.FLOAT,)
@@ -53,6 +63,7 @@ class ImportQDQ(QuantPass):
         for op in list(body(module).ops):
             if op_name(op) == "DequantizeLinear":
                 _dequantize(ctx.store, op)
+        import_runtime(ctx.store, module, ctx.source)
         remove_dead(module)
 
 
@@ -61,7 +72,8 @@ def _type(op: Operation, stored: SSAValue, store: ConstantStore) -> UniformType 
     scale, zero_value = constant_array(op.operands[1], store), present(op, 2)
     zero = np.zeros(1, np.int64) if zero_value is None else constant_array(zero_value, store)
     storage = _STORAGE.get(tensor(stored).element_type)
-    if scale is None or zero is None or storage is None or scale.dtype != np.float32 or scale.ndim > 1:
+    blocked = scale is not None and (scale.ndim > 1 or integer(op.properties.get("block_size")) > 0)
+    if scale is None or zero is None or storage is None or scale.dtype != np.float32 or blocked:
         return None
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         raise ModelError(f"{describe(op)}: expected scales that are finite and positive, found {scale.min():g}")
@@ -79,9 +91,9 @@ def _quantize(store: ConstantStore, op: Operation) -> None:
     """
     x, y = op.operands[0], op.results[0]
     kind = _type(op, y, store)
-    if kind is None or not is_float(x) or kind.storage == "i32":
-        return
     real = constant_array(x, store)
+    if kind is None or not is_float(x) or (real is None and kind.storage not in _ACTIVATIONS):
+        return
     if real is None:
         new: Operation = QuantizeOp.create(operands=[x], result_types=[TensorType(kind, shape(x))])
         new.properties["q.why"] = StringAttr("as the imported model says")
@@ -111,7 +123,7 @@ def _dequantize(store: ConstantStore, op: Operation) -> None:
         typed = ConstantOp.named(x.owner.resource, TensorType(kind, shape(x)), op.location)
         _insert_before(op, typed)
         _replace(op, _dequantized(typed.y))
-    elif kind.storage != "i32":
+    elif kind.storage in _ACTIVATIONS:
         new = QuantizeOp.create(operands=[y], result_types=[TensorType(kind, shape(y))])
         back = _dequantized(new.y)
         new.location = back.location = op.location

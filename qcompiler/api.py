@@ -54,12 +54,12 @@ def import_onnx(path: Path_, shapes: Mapping[str, tuple[int, ...]] | None = None
     return model
 
 
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+
+
 def is_quantized_already(model: Model) -> bool:
-    """Whether the model came with QuantizeLinear or DequantizeLinear."""
-    return any(
-        isinstance(op, OnnxOp) and op.SCHEMA.name in ("QuantizeLinear", "DequantizeLinear")
-        for op in body(model.module).ops
-    )
+    """Whether the model came with quantized ops."""
+    return any(isinstance(op, OnnxOp) and op.SCHEMA.name in _QUANTIZED for op in body(model.module).ops)
 
 
 def quantizing_passes(
@@ -72,6 +72,7 @@ def quantizing_passes(
     profile: str | None = None,
 ) -> tuple[ModulePass, ...]:
     """From the float graph to quantize and dequantize around every op that is to run in integers."""
+    from qcompiler.passes.assign_precision import AssignPrecision
     from qcompiler.passes.calibrate import Calibrate
     from qcompiler.passes.choose_scheme import ChooseScheme
 
@@ -79,6 +80,7 @@ def quantizing_passes(
         *parse("canonicalize,fold-batch-norm,canonicalize"),
         Calibrate(method=method, limit=limit),
         ChooseScheme(policy=policy, per_channel=per_channel, keep_float=tuple(keep_float), profile=profile),
+        AssignPrecision(policy=policy),
         *parse("correct-bias,insert-qdq"),
     )
 

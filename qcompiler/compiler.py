@@ -26,6 +26,7 @@ from qcompiler.ir.values import (
     quantized,
     rank,
     shape,
+    small_type,
 )
 from qcompiler.lowering.lower import Lowering, lower
 from qcompiler.model import Model
@@ -99,7 +100,7 @@ def write(
 def _tensor(name: str, buffer: str, value: SSAValue) -> TensorInfo:
     kind = quantized(value) if is_quantized(value) else None
     scale, zero = (None, None) if kind is None else (float(kind.scale), kind.zero_point)
-    return TensorInfo(name, buffer, shape(value), str(dtype_of(value)), scale, zero)
+    return TensorInfo(name, buffer, shape(value), str(dtype_of(value)), scale, zero, small_type(value))
 
 
 def _arguments(lowering: Lowering) -> tuple[TensorInfo, ...]:

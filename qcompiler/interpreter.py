@@ -13,13 +13,15 @@ import numpy as np
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Operation, SSAValue
 
+from qcompiler.arithmetic.formats import presented, stored
 from qcompiler.errors import ModelError
 from qcompiler.exporters.onnx_export import export_operations
 from qcompiler.ir.onnx_dialect import NoneOp, OnnxOp
 from qcompiler.ir.q_base import QOp
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
+from qcompiler.ir.q_grouped import GroupedMatMulOp
 from qcompiler.ir.q_elementwise import ConstantOp
-from qcompiler.ir.values import body, describe, dtype_of, shape, value_names
+from qcompiler.ir.values import body, describe, dtype_of, shape, small_type, value_names
 from qcompiler.model import Model
 
 Watch = Callable[[Operation, tuple[np.ndarray, ...]], "tuple[np.ndarray, ...] | None"]
@@ -51,7 +53,7 @@ class Interpreter:
         for argument, name in zip(self.block.args, self.model.inputs, strict=True):
             if name not in feeds:
                 raise ModelError(f"{self.model.source}: input '{name}' is missing; given: {', '.join(feeds) or 'none'}")
-            array = np.asarray(feeds[name])
+            array = stored(np.asarray(feeds[name]))
             if array.shape != shape(argument):
                 raise ModelError(
                     f"{self.model.source}: input '{name}': expected shape {list(shape(argument))}, "
@@ -68,7 +70,8 @@ class Interpreter:
                 continue
             if isinstance(op, ReturnOp):
                 outputs = [values[v] if v in values else self.constants[v] for v in op.operands]
-                return dict(zip(self.model.outputs, outputs, strict=True))
+                shown = [presented(a, small_type(v)) for a, v in zip(outputs, op.operands, strict=True)]
+                return dict(zip(self.model.outputs, shown, strict=True))
             operands = [values[v] if v in values else self.constants.get(v) for v in op.operands]
             results = self._execute(op, operands)
             if watch is not None:
@@ -90,7 +93,7 @@ class Interpreter:
         return {**found, **outputs}
 
     def _execute(self, op: Operation, operands: list[np.ndarray | None]) -> tuple[np.ndarray, ...]:
-        if isinstance(op, ConvOp | MatMulOp) and op.operands[1] in self.constants:
+        if isinstance(op, ConvOp | MatMulOp | GroupedMatMulOp) and op.operands[1] in self.constants:
             if op not in self._prepared:
                 self._prepared[op] = op.prepare(*(a for i, a in enumerate(operands) if i in (1, 4)))  # type: ignore[arg-type]
             operands = [operands[0], self._prepared[op], *operands[2:]]  # type: ignore[list-item]

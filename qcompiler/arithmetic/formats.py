@@ -59,7 +59,7 @@ def presented(array: np.ndarray, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FloatFormat:
-    """A float type of at most 8 bits.
+    """A float type of at most 8 bits, `mantissa` of them behind the point.
 
     `values` is float32, the value of each code. `thresholds` is float32 and ascending: a magnitude has the code
     `number of thresholds <= magnitude`; the last one leads to the code behind the largest finite value, which is
@@ -67,6 +67,7 @@ class FloatFormat:
     """
 
     bits: int
+    mantissa: int
     values: np.ndarray
     thresholds: np.ndarray
     nan: int
@@ -97,7 +98,8 @@ def float_format(name: str) -> FloatFormat:
     with np.errstate(invalid="ignore"):
         nan = int(np.asarray(np.nan, np.float32).astype(kind).view(np.uint8))
     negative_zero = bool(np.signbit(values[1 << (bits - 1)])) and not np.isnan(values[1 << (bits - 1)])
-    return FloatFormat(bits, values, thresholds, nan, negative_zero, not np.isnan(values).any())
+    mantissa = int(ml_dtypes.finfo(kind).nmant)
+    return FloatFormat(bits, mantissa, values, thresholds, nan, negative_zero, not np.isnan(values).any())
 
 
 def encode(x: np.ndarray, name: str, saturate: bool = True) -> np.ndarray:

@@ -78,6 +78,8 @@ def _tensors(upper: str, kind: str, tensors: Sequence[TensorInfo]) -> str:
             "SHAPE": "{" + ", ".join(map(str, tensor.shape)) + "}",
             "BYTES": tensor.nbytes,
         }
+        if tensor.element:
+            macros["ELEMENT"] = json.dumps(tensor.element)
         if tensor.scale is not None:
             macros["SCALE"] = f"{np.float32(tensor.scale):.9e}f"
             macros["ZERO_POINT"] = tensor.zero_point

@@ -21,7 +21,9 @@ HEADER = "model.h"
 class TensorInfo:
     """A program input or output as the caller sees it: row-major, of `shape` and numpy dtype `dtype`.
 
-    `scale` and `zero_point` are given for a quantized tensor: `real = scale * (stored - zero_point)`.
+    `scale` and `zero_point` are given for a quantized tensor: `real = scale * (stored - zero_point)`. `element` names
+    the element type where numpy has none, as ml_dtypes spells it (`int4`, `float8_e4m3fn`); each element then takes
+    one byte of `dtype`: an integer its value, a float its code.
     """
 
     name: str
@@ -30,6 +32,7 @@ class TensorInfo:
     dtype: str
     scale: float | None = None
     zero_point: int | None = None
+    element: str = ""
 
     @property
     def nbytes(self) -> int:

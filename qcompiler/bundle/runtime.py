@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arithmetic.formats import presented, stored
 from ..errors import BundleError
 from .manifest import MANIFEST, WEIGHTS, Manifest, TensorInfo
 
@@ -79,13 +80,15 @@ class Bundle:
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Runs the model on arrays of exactly the shapes and dtypes of `manifest.inputs`.
 
+        Tensors with an `element` type are arrays of that type of ml_dtypes; as inputs, those of `dtype` are taken too.
+
         Raises:
             BundleError: the inputs do not fit, or the library cannot be loaded on this machine.
         """
         with self._lock:
             call = self._call(inputs, self._arena)
             self._entry("run")(*call.arguments)
-        return call.outputs
+        return {t.name: presented(call.outputs[t.name], t.element) for t in self.manifest.outputs}
 
     def trace(self, inputs: Mapping[str, np.ndarray], *, logical: bool = False) -> Arrays:
         """Runs the model and returns every intermediate tensor.
@@ -97,7 +100,7 @@ class Bundle:
         arena = aligned_zeros(self.manifest.trace_arena_bytes, self.manifest.alignment)
         call = self._call(inputs, arena)
         self._entry("trace")(*call.arguments)
-        external = {t.buffer: np.asarray(inputs[t.name]) for t in self.manifest.inputs}
+        external = {t.buffer: stored(np.asarray(inputs[t.name])) for t in self.manifest.inputs}
         external |= {t.buffer: call.outputs[t.name] for t in self.manifest.outputs}
         buffers = {}
         for name, info in self.manifest.buffers.items():
@@ -189,7 +192,7 @@ class Bundle:
             raise BundleError(f"{self.path}: inputs are named {sorted(inputs)}, expected {expected}")
         arrays = []
         for tensor in self.manifest.inputs:
-            array = np.asarray(inputs[tensor.name])
+            array = stored(np.asarray(inputs[tensor.name]))
             if array.shape != tensor.shape or array.dtype != np.dtype(tensor.dtype):
                 raise BundleError(
                     f"{self.path}: input {tensor.name!r} is {array.dtype}{list(array.shape)}, "

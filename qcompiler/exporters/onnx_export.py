@@ -22,22 +22,49 @@ from xdsl.dialects.builtin import (
     ModuleOp,
     NoneType,
     StringAttr,
+    i64,
 )
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Attribute, Operation, SSAValue
 
+from qcompiler.arithmetic.formats import presented
 from qcompiler.errors import ModelError
 from qcompiler.ir.onnx_dialect import ELEMENT_TYPES, NoneOp, OnnxOp
 from qcompiler.ir.opset import OPSET
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
+from qcompiler.ir.q_runtime import (
+    RUNTIME_OPS,
+    ConvIntegerOp,
+    DequantizeLinearOp,
+    DynamicRangeOp,
+    MatMulIntegerOp,
+    QuantizeLinearOp,
+)
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import body, describe, location_names, output_names, shape, tensor, value_names
+from qcompiler.ir.values import body, describe, location_names, output_names, shape, small_type, tensor, value_names
 
 _NUMBERS = {element: number for number, element in ELEMENT_TYPES.items()}
 _IR_VERSION = 10
+_LATER = {
+    onnx.TensorProto.FLOAT4E2M1: 23,
+    onnx.TensorProto.UINT2: 25,
+    onnx.TensorProto.INT2: 25,
+    onnx.TensorProto.FLOAT6E2M3: 28,
+    onnx.TensorProto.FLOAT6E3M2: 28,
+}
+"""The opset from which on a model may have elements of a type, where that is above the project's."""
 _LARGEST_PROTOBUF = 2**31 - 2**24
 """Bytes of weights that fit beside a graph in protobuf's 2 GiB."""
+
+
+_RUNTIME_NAMES: dict[type[Operation], str] = {
+    QuantizeLinearOp: "QuantizeLinear",
+    DequantizeLinearOp: "DequantizeLinear",
+    DynamicRangeOp: "DynamicQuantizeLinear",
+    ConvIntegerOp: "ConvInteger",
+    MatMulIntegerOp: "MatMulInteger",
+}
 
 
 def element_number(value: SSAValue) -> int:
@@ -107,6 +134,7 @@ class Exporter:
         self.constants: dict[str, str] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self.opset = OPSET
 
     def model(
         self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]
@@ -115,10 +143,11 @@ class Exporter:
         graph = helper.make_graph(
             self.nodes, name, inputs, outputs, [i for i in self.initializers.values() if i.name in read]
         )
+        opset = helper.make_opsetid("", self.opset)
         return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET), *(helper.make_opsetid(*domain) for domain in self.domains)],
-            ir_version=_IR_VERSION,
+            opset_imports=[opset, *(helper.make_opsetid(*domain) for domain in self.domains)],
+            ir_version=max(_IR_VERSION, helper.find_min_ir_version_for([opset])),
             producer_name="qcompiler",
         )
 
@@ -133,6 +162,8 @@ class Exporter:
             self._linear("DequantizeLinear", op.x, op.y, op.x, op)
         elif isinstance(op, OnnxOp):
             self._node(op)
+        elif isinstance(op, RUNTIME_OPS):
+            self._runtime(op)
         else:
             raise ModelError(f"{describe(op)} cannot be written as ONNX; export a module from before integerize")
 
@@ -153,7 +184,8 @@ class Exporter:
     def _constant(self, op: ConstantOp) -> None:
         if op.resource not in self.constants:
             self.taken.discard(self.names.pop(op.y, ""))
-            self.constants[op.resource] = self._initializer(op.resource, self.store[op.resource])
+            array = presented(self.store[op.resource], small_type(op.y))
+            self.constants[op.resource] = self._initializer(op.resource, array)
         self.names[op.y] = self.constants[op.resource]
 
     def _linear(self, kind: str, x: SSAValue, y: SSAValue, typed: SSAValue, op: Operation) -> None:
@@ -177,6 +209,22 @@ class Exporter:
         node = helper.make_node(op.SCHEMA.name, inputs, outputs, name=name)
         for name, attribute in {**op.properties}.items():
             node.attribute.append(self._attribute(name, attribute))
+        self.nodes.append(node)
+
+    def _runtime(self, op: Operation) -> None:
+        """An op with run-time parameters, under ONNX's name for it."""
+        inputs, outputs = [self.names[v] for v in op.operands], [self.names[r] for r in op.results]
+        attributes = dict(op.properties)
+        if isinstance(op, QuantizeLinearOp | DequantizeLinearOp):
+            code = element_number(op.y if isinstance(op, QuantizeLinearOp) else op.x)
+            self.opset = max(self.opset, _LATER.get(code, OPSET))
+        if isinstance(op, QuantizeLinearOp) and op.zero_point is None:
+            attributes["output_dtype"] = IntegerAttr(code, i64)
+        if isinstance(op, DynamicRangeOp):
+            outputs.insert(0, f"{outputs[0]}.quantized")
+        name = self._node_name((location_names(op) or outputs)[-1])
+        node = helper.make_node(_RUNTIME_NAMES[type(op)], inputs, outputs, name=name)
+        node.attribute.extend(self._attribute(key, value) for key, value in attributes.items())
         self.nodes.append(node)
 
     def _attribute(self, name: str, attribute: Attribute) -> onnx.AttributeProto:

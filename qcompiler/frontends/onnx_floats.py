@@ -12,7 +12,7 @@ from qcompiler.frontends.onnx_graph import Graph, ValueType
 _P = onnx.TensorProto
 _CONVERTED: dict[int, str] = {_P.FLOAT16: "float16", _P.BFLOAT16: "bfloat16", _P.DOUBLE: "float64"}
 _DTYPES = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float64)}
-_TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "stash_type"})
+_TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "precision", "stash_type"})
 
 
 def compute_in_float32(graph: Graph) -> bool:
@@ -20,7 +20,9 @@ def compute_in_float32(graph: Graph) -> bool:
 
     Finite values beyond float32's range become its largest. The graph's notes say what was done.
     """
-    found = sorted({_CONVERTED[k.element] for k in graph.types.values() if k.element in _CONVERTED})
+    elements = {kind.element for kind in graph.types.values()}
+    elements |= {a.i for node in graph.nodes for a in node.attribute if a.name == "precision"}
+    found = sorted({_CONVERTED[element] for element in elements if element in _CONVERTED})
     if not found:
         return False
     changed = [name for name, kind in graph.inputs.items() if kind.element in _CONVERTED]

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DenseArrayBase,
@@ -27,6 +27,7 @@ from xdsl.dialects.builtin import (
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Region, SSAValue
 
+from qcompiler.arithmetic.formats import stored
 from qcompiler.errors import IRError, ModelError
 from qcompiler.ir.onnx_dialect import ELEMENT_TYPES, NoneOp, onnx_ops
 from qcompiler.ir.q_elementwise import ConstantOp
@@ -115,7 +116,8 @@ class _Importer:
             array = self.arrays[name]
             if isinstance(array, onnx.TensorProto):
                 array = numpy_helper.to_array(array)
-            op = ConstantOp.of(self.store, name, array)
+            element = ELEMENT_TYPES.get(helper.np_dtype_to_tensor_dtype(array.dtype))
+            op = ConstantOp.of(self.store, name, stored(array), element)
             self.block.add_op(op)
             self._define(name, op.y)
         return self.values[name]

@@ -6,7 +6,8 @@ the ONNX operator documentation and, for `com.microsoft`, onnxruntime's ContribO
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 import onnx
@@ -34,12 +35,25 @@ def _parameters(graph: Graph, node: onnx.NodeProto, position: int) -> tuple[list
             continue
         array = graph.constants.get(name)
         if array is None:
-            raise graph.error(node, f"its scale or zero point '{name}' is not a constant")
-        single &= array.size == 1
-        if array.size == 1 and array.ndim:
-            name = graph.add_constant(f"{name}_scalar", array.reshape(()))
+            single &= _is_single(graph, name)
+        else:
+            single &= array.size == 1
+            if array.size == 1 and array.ndim:
+                name = graph.add_constant(f"{name}_scalar", array.reshape(()))
         names.append(name)
     return names, single
+
+
+def _is_single(graph: Graph, name: str) -> bool:
+    """Whether a value has one element, as far as its shape is known."""
+    kind = graph.types.get(name)
+    return kind is not None and kind.shape is not None and prod(kind.shape) == 1
+
+
+def _run_time(graph: Graph, node: onnx.NodeProto, positions: Sequence[int]) -> bool:
+    """Whether one of the scales and zero points at `positions` is no constant."""
+    names = (_input(node, position) for position in positions)
+    return any(name and name not in graph.constants for name in names)
 
 
 def _dequantize(new: Replacement, position: int, what: str, axis: int = 0) -> str:
@@ -60,7 +74,9 @@ def _quantize(new: Replacement, value: str, position: int) -> list[onnx.NodeProt
 
 def _bias(new: Replacement, position: int, scales: tuple[int, int]) -> str:
     """The float value of an int32 bias, whose scale is the product of two inputs' scales."""
-    first, second = (new.graph.constants[new.node.input[s]] for s in scales)
+    first, second = (new.graph.constants.get(new.node.input[s]) for s in scales)
+    if first is None or second is None:
+        raise new.graph.error(new.node, "it has a bias, so the scales of its operands must be constants")
     scale = (first * second).astype(np.float32)
     scale = scale.reshape(()) if scale.size == 1 else scale.reshape(-1)
     name = new.graph.add_constant(f"{new.node.input[position]}_scale", scale)
@@ -68,7 +84,36 @@ def _bias(new: Replacement, position: int, scales: tuple[int, int]) -> str:
     return new.add("DequantizeLinear", [new.node.input[position], name], "bias", **attributes)
 
 
-def _conv(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+def _rescaled(new: Replacement, acc: str, scales: tuple[str, str], first: int) -> list[onnx.NodeProto]:
+    """The node's result from an int32 accumulator, by the product of two scales and the parameters at `first`."""
+    real = new.add("Cast", [acc], "float", to=onnx.TensorProto.FLOAT)
+    return _quantize(new, new.add("Mul", [real, new.add("Mul", scales, "scale")], "real"), first)
+
+
+def _column(new: Replacement, name: str, axes: Sequence[int], what: str) -> str:
+    """A vector with further axes of one element; a single value as it is."""
+    if _is_single(new.graph, name):
+        return name
+    return new.add("Unsqueeze", [name, new.graph.add_constant(f"{name}_axes", np.array(axes, np.int64))], what)
+
+
+def _conv_at_run_time(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+    """QLinearConv whose parameters are values of the program: ConvInteger, bias, scales."""
+    rank = graph.rank(node.input[0])
+    if rank is None or graph.rank(node.input[4]) is None:
+        return None
+    new = Replacement(graph, node)
+    operands = [node.input[i] for i in (0, 3, 2, 5)]
+    acc = new.add("ConvInteger", operands, "acc", **_attributes(node))
+    spatial = list(range(1, rank - 1))
+    if bias := _input(node, 8):
+        acc = new.add("Add", [acc, _column(new, bias, spatial, "bias")], "biased")
+    return _rescaled(new, acc, (node.input[1], _column(new, node.input[4], spatial, "scales")), 6)
+
+
+def _conv(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+    if _run_time(graph, node, (1, 2, 4, 5)):
+        return _conv_at_run_time(graph, node)
     new = Replacement(graph, node)
     operands = [_dequantize(new, 0, "input"), _dequantize(new, 3, "weight", axis=0)]
     if _input(node, 8):
@@ -81,6 +126,12 @@ def _matmul(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
     if ranks[0] is None or ranks[1] is None:
         return None
     new = Replacement(graph, node)
+    if _run_time(graph, node, (1, 2, 4, 5)):
+        if graph.rank(node.input[1]) is None:
+            return None
+        acc = new.add("MatMulInteger", [node.input[i] for i in (0, 3, 2, 5)], "acc")
+        rows = _column(new, node.input[1], [1], "rows") if graph.rank(node.input[1]) == 1 else node.input[1]
+        return _rescaled(new, acc, (rows, node.input[4]), 6)
     operands = [_dequantize(new, 0, "a", axis=ranks[0] - 2), _dequantize(new, 3, "b", axis=ranks[1] - 1)]
     return _quantize(new, new.add("MatMul", operands, "float"), 6)
 

@@ -13,7 +13,7 @@ from qcompiler.errors import ModelError
 
 _PACKED = frozenset(
     getattr(onnx.TensorProto, name)
-    for name in ("STRING", "INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
+    for name in ("STRING", "INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2", "FLOAT6E2M3", "FLOAT6E3M2")
     if hasattr(onnx.TensorProto, name)
 )
 
@@ -50,7 +50,7 @@ def tensor_array(tensor: onnx.TensorProto, base_dir: Path, source: str) -> np.nd
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             array = _external(tensor, base_dir, source)
         elif tensor.HasField("raw_data") and tensor.data_type not in _PACKED:
-            kind = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).newbyteorder("<")
+            kind = _little_endian(tensor)
             array = np.frombuffer(tensor.raw_data, kind).reshape(tuple(tensor.dims))
         else:
             array = numpy_helper.to_array(tensor)
@@ -69,7 +69,7 @@ def _external(tensor: onnx.TensorProto, base_dir: Path, source: str) -> np.ndarr
         raise ModelError(f"{where} lies outside the model's folder, which is not allowed")
     if not path.is_file():
         raise ModelError(f"{where} does not exist; copy it beside the model")
-    kind = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    kind = _little_endian(tensor)
     shape = tuple(tensor.dims)
     count = int(np.prod(shape, dtype=np.int64))
     packed = tensor.data_type in _PACKED
@@ -85,4 +85,10 @@ def _external(tensor: onnx.TensorProto, base_dir: Path, source: str) -> np.ndarr
         whole = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims)
         whole.raw_data = np.memmap(path, np.uint8, "r", offset, (size,)).tobytes()
         return numpy_helper.to_array(whole)
-    return np.memmap(path, kind.newbyteorder("<"), "r", offset, (count,)).reshape(shape)
+    return np.memmap(path, kind, "r", offset, (count,)).reshape(shape)
+
+
+def _little_endian(tensor: onnx.TensorProto) -> np.dtype:
+    """The dtype of a tensor's elements as files hold them."""
+    kind = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    return kind if kind.itemsize == 1 else kind.newbyteorder("<")

@@ -24,7 +24,7 @@ from qcompiler.frontends.onnx_graph import (
     subgraphs,
     text,
 )
-from qcompiler.ir.opset import OPSET
+from qcompiler.ir.opset import OPSET, version_of
 
 OLDEST = 7
 """The oldest opset that is read: earlier ones broadcast by attributes and carry training modes."""
@@ -75,7 +75,7 @@ def _lower(graph: Graph, node: onnx.NodeProto) -> None:
             node,
             f"the op came with opset {newer.since_version}; export the model with opset {OPSET} or older",
         )
-    schema = defs.get_schema(node.op_type, OPSET, "")
+    schema = defs.get_schema(node.op_type, version_of(node.op_type), "")
     for item in list(node.attribute):
         if item.name in schema.attributes:
             continue

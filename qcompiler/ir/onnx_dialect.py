@@ -18,6 +18,13 @@ from xdsl.dialects.builtin import (
     ComplexType,
     DenseArrayBase,
     DenseResourceAttr,
+    Float4E2M1FNType,
+    Float6E2M3FNType,
+    Float6E3M2FNType,
+    Float8E4M3FNType,
+    Float8E4M3FNUZType,
+    Float8E5M2FNUZType,
+    Float8E5M2Type,
     FloatAttr,
     IntegerAttr,
     IntegerType,
@@ -48,7 +55,7 @@ from xdsl.irdl import (
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from qcompiler.ir.opset import OPSET
+from qcompiler.ir.opset import OPSET, version_of
 
 _P = onnx.TensorProto
 _KIND = defs.OpSchema.AttrType
@@ -71,8 +78,15 @@ ELEMENT_TYPES: dict[int, Attribute] = {
     _P.STRING: StringType(),
     _P.COMPLEX64: ComplexType(f32),
     _P.COMPLEX128: ComplexType(f64),
-    **{getattr(_P, f"INT{n}"): IntegerType(n) for n in (4, 8, 16, 32, 64)},
-    **{getattr(_P, f"UINT{n}"): IntegerType(n, Signedness.UNSIGNED) for n in (4, 8, 16, 32, 64)},
+    **{getattr(_P, f"INT{n}"): IntegerType(n) for n in (2, 4, 8, 16, 32, 64)},
+    **{getattr(_P, f"UINT{n}"): IntegerType(n, Signedness.UNSIGNED) for n in (2, 4, 8, 16, 32, 64)},
+    _P.FLOAT8E4M3FN: Float8E4M3FNType(),
+    _P.FLOAT8E4M3FNUZ: Float8E4M3FNUZType(),
+    _P.FLOAT8E5M2: Float8E5M2Type(),
+    _P.FLOAT8E5M2FNUZ: Float8E5M2FNUZType(),
+    _P.FLOAT4E2M1: Float4E2M1FNType(),
+    _P.FLOAT6E2M3: Float6E2M3FNType(),
+    _P.FLOAT6E3M2: Float6E3M2FNType(),
 }
 """ONNX element type number to the IR's element type."""
 
@@ -174,7 +188,7 @@ def _make_op(schema: defs.OpSchema) -> type[OnnxOp]:
 def onnx_dialect() -> Dialect:
     """The dialect at the project's opset; made when first asked for (about 50 ms)."""
     names = {s.name for s in defs.get_all_schemas_with_history() if not s.domain and s.since_version <= OPSET}
-    schemas = [defs.get_schema(name, OPSET, "") for name in sorted(names)]
+    schemas = [defs.get_schema(name, version_of(name), "") for name in sorted(names)]
     return Dialect("onnx", [NoneOp, *(_make_op(s) for s in schemas if not s.deprecated)], [StringType])
 
 

@@ -7,6 +7,7 @@ from xdsl.ir import Dialect
 from qcompiler.ir.q_base import QOp
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
 from qcompiler.ir.q_elementwise import AddOp, ConstantOp, DequantizeOp, LutOp, MulOp, QuantizeOp, RequantizeOp, SubOp
+from qcompiler.ir.q_grouped import GroupedMatMulOp
 from qcompiler.ir.q_movement import (
     ConcatOp,
     GatherOp,
@@ -19,6 +20,7 @@ from qcompiler.ir.q_movement import (
     TransposeOp,
 )
 from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp, SoftmaxOp
+from qcompiler.ir.q_runtime import RUNTIME_OPS
 
 Q_OPS: tuple[type[QOp], ...] = (
     ConstantOp,
@@ -26,6 +28,7 @@ Q_OPS: tuple[type[QOp], ...] = (
     DequantizeOp,
     ConvOp,
     MatMulOp,
+    GroupedMatMulOp,
     AddOp,
     SubOp,
     MulOp,
@@ -43,6 +46,7 @@ Q_OPS: tuple[type[QOp], ...] = (
     TransposeOp,
     GatherOp,
     ResizeOp,
+    *RUNTIME_OPS,
 )
 
 Q = Dialect("q", list(Q_OPS), [])

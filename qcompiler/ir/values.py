@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import TypeVar
 
+import ml_dtypes
 import numpy as np
+from onnx import helper
 from xdsl.dialects.builtin import (
     DictionaryAttr,
     FloatAttr,
@@ -27,6 +29,7 @@ from xdsl.dialects.builtin import (
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
+from qcompiler.arithmetic.formats import NAMES, storage_of
 from qcompiler.errors import IRError
 from qcompiler.ir.onnx_dialect import ELEMENT_TYPES
 from qcompiler.ir.quant_types import UniformType
@@ -46,6 +49,8 @@ _DTYPES: dict[Attribute, np.dtype] = {
     **{element: dtype for dtype, element in _INTEGERS.items()},
 }
 _ELEMENTS = {dtype: element for element, dtype in _DTYPES.items()}
+_SMALL = {ELEMENT_TYPES[helper.np_dtype_to_tensor_dtype(np.dtype(getattr(ml_dtypes, name)))]: name for name in NAMES}
+"""Element types that numpy lacks, by the name ml_dtypes gives them (qcompiler.arithmetic.formats)."""
 
 
 def tensor(value: SSAValue) -> TensorType:
@@ -114,10 +119,17 @@ def dtype_of(value: SSAValue) -> np.dtype:
     element = tensor(value).element_type
     if isinstance(element, UniformType):
         return element.dtype
+    if element in _SMALL:
+        return storage_of(_SMALL[element])
     try:
         return _DTYPES[element]
     except KeyError:
         raise IRError(f"no array type stands for {element}") from None
+
+
+def small_type(value: SSAValue) -> str:
+    """ml_dtypes' name of an element type that numpy lacks, else empty."""
+    return _SMALL.get(tensor(value).element_type, "")
 
 
 def retyped(value: SSAValue, element: Attribute) -> TensorType:

@@ -9,12 +9,14 @@ import numpy as np
 from xdsl.ir import Operation, SSAValue
 
 from qcompiler.arithmetic.conv import acc_bound
+from qcompiler.arithmetic.grouped import grouped_bound
 from qcompiler.arithmetic.pool import average_multiplier, pool_counts
 from qcompiler.arithmetic.softmax import softmax_table
 from qcompiler.errors import PipelineError
 from qcompiler.ir.q_base import limits
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
 from qcompiler.ir.q_elementwise import AddOp, DequantizeOp, LutOp, MulOp, QuantizeOp, RequantizeOp, SubOp
+from qcompiler.ir.q_grouped import GroupedMatMulOp
 from qcompiler.ir.q_movement import (
     ConcatOp,
     GatherOp,
@@ -30,6 +32,7 @@ from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp, SoftmaxOp
 from qcompiler.ir.values import describe, dtype_of, integer, integers, quantized, shape, string
 from qcompiler.lowering import compute_elementwise, compute_movement, compute_pool, compute_softmax
 from qcompiler.lowering.lower import Lowering, fused_transpose, is_fused, spatial_pads, transposed_source
+from qcompiler.lowering.lower_runtime import RUNTIME_RULES
 from qcompiler.lowering.workload import ConvWorkload, MatmulWorkload, Requantize
 
 _Rule = Callable[[Lowering, Operation], None]
@@ -159,6 +162,29 @@ def _matmul(to: Lowering, op: MatMulOp) -> None:
     to.step(op, to.kernels.matmul_kernel(workload, constant, bias, to.spec), op.a, op.b)
 
 
+def _matmul_grouped(to: Lowering, op: GroupedMatMulOp) -> None:
+    if integer(op.a_zero_point) != 0:
+        raise PipelineError(f"{describe(op)} has an unfolded zero point; run fold-zero-point before lowering")
+    a, kind, group = shape(op.a), quantized(op.a), integer(op.group)
+    weights, factors, bias = to.array(op.b), to.array(op.factors), to.array(op.bias)
+    to.result(op.y)
+    workload = MatmulWorkload(
+        a_batch=a[:-2],
+        b_batch=(),
+        m=a[-2],
+        k=a[-1],
+        n=shape(op.b)[1],
+        a_dtype=str(dtype_of(op.a)),
+        b_dtype="int8",
+        b_constant=True,
+        a_zero_point=0,
+        b_zero_point=0,
+        requantize=_requantize(op, op.y, to.array(op.multiplier)),
+        acc_bound=int(grouped_bound(weights, factors, group, kind.qmin, kind.qmax, bias).max(initial=0)),
+    )
+    to.step(op, to.kernels.grouped_kernel(workload, weights, factors, group, bias, to.spec), op.a)
+
+
 def _sum(to: Lowering, op: AddOp | SubOp) -> None:
     zeros = tuple(quantized(v).zero_point for v in (op.a, op.b, op.y))
     a, b = to.operand(op.a), to.operand(op.b)
@@ -271,6 +297,7 @@ _RULES: dict[type[Operation], _Rule] = {
     DequantizeOp: _dequantize,
     ConvOp: _conv,
     MatMulOp: _matmul,
+    GroupedMatMulOp: _matmul_grouped,
     AddOp: _sum,
     SubOp: _sum,
     MulOp: _mul,
@@ -288,4 +315,5 @@ _RULES: dict[type[Operation], _Rule] = {
     AveragePoolOp: _average_pool,
     MeanOp: _mean,
     SoftmaxOp: _softmax,
+    **RUNTIME_RULES,
 }  # type: ignore[dict-item]

@@ -21,12 +21,12 @@ func.func @main(%x: tensor<1x3x4x4xf32>, %u: tensor<2xui8>) -> (tensor<1x2x4x4xf
 // CHECK: q.stage = "qdq"
 // CHECK: %[[Q:.*]] = "q.quantize"(%x) {q.why = "as the imported model says"} {{.*}}!quant.uniform<u8:f32, 5.0e-01:3>>
 // CHECK-NEXT: %[[D:.*]] = "q.dequantize"(%[[Q]])
-// CHECK-NEXT: %[[OUT:.*]] = "onnx.QuantizeLinear"(%[[D]], %s, %z)
+// CHECK-NEXT: %[[OUT:.*]] = "q.quantize_linear"(%[[D]], %s, %z)
 // CHECK-NEXT: %[[X:.*]] = "q.dequantize"(%[[Q]])
 // CHECK-NEXT: %[[QW:.*]] = "q.constant"() {value = dense_resource<w> : {{.*}}!quant.uniform<i8:f32:0, {1.25e-01, 6.25e-02}>
 // CHECK-NEXT: %[[W:.*]] = "q.dequantize"(%[[QW]])
 // CHECK-NEXT: %[[Y:.*]] = "onnx.Conv"(%[[X]], %[[W]])
-// CHECK-NEXT: %[[U:.*]] = "onnx.DequantizeLinear"(%u, %t, %z)
+// CHECK-NEXT: %[[U:.*]] = "q.dequantize_linear"(%u, %t, %z)
 // CHECK-NEXT: %[[QU:.*]] = "q.quantize"(%[[U]]) {{.*}}!quant.uniform<u8:f32, 2.5e-01:3>>
 // CHECK-NEXT: %[[V:.*]] = "q.dequantize"(%[[QU]])
 // CHECK-NEXT: func.return %[[Y]], %[[OUT]], %[[V]]
