@@ -34,6 +34,7 @@ from qcompiler.ir.values import (
 )
 from qcompiler.passes.calibrate import calibration_method, load_statistics
 from qcompiler.passes.canonicalize import constant_array, macs
+from qcompiler.passes.composites import composites
 from qcompiler.passes.fusion import inner_values, matmul_bias
 from qcompiler.passes.integer_rules import present, reason_for_float, rules
 from qcompiler.passes.scheme import (
@@ -96,6 +97,7 @@ class _Chooser:
         self.policy = forced or self.options.policy
         self.symmetric_only = forced == "symmetric"
         self._check_kept()
+        self.composites = composites(self.module, self.ctx.store)
         self.integer = self._split()
         self._choose_activations()
         self._choose_weights()
@@ -124,6 +126,8 @@ class _Chooser:
             return "kept in float by option"
         if not any(is_activation(v) for v in op.operands):
             return "computed from constants"
+        if op in self.composites:
+            return f"inside {self.composites[op]}, which is quantized at its border"
         values = [v for v in (*op.operands, *op.results) if is_activation(v)]
         if not all(is_float(v) for v in values):
             return reason_for_float(op, self.ctx.store) or f"{op_name(op)} on values that are not float32"
