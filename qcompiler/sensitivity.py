@@ -49,13 +49,15 @@ def choose(
     model: Model,
     calibration: Calibration,
     *,
-    until: str = "choose-scheme",
+    improved: bool = False,
     target: str = "host",
     limit: int | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> tuple[Model, CompilerContext]:
-    """A copy of a float model after the passes of `quantize` up to `until`, and the context they ran in.
+    """A copy of a float model in stage CHOSEN, and the context its passes ran in.
+
+    With `improved` it has gone through all passes of `quantize` in front of insert-qdq, else up to choose-scheme.
 
     Raises:
         CalibrationError: the data does not fit the model.
@@ -68,7 +70,8 @@ def choose(
     context = CompilerContext(
         chosen.store, calibration=feeds, target=resolve_target(target), progress=progress, source=model.source
     )
-    PassManager(passes[: names.index(until) + 1]).run(chosen, context)
+    end = names.index("insert-qdq") if improved else names.index("choose-scheme") + 1
+    PassManager(passes[:end]).run(chosen, context)
     return chosen, context
 
 

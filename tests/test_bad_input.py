@@ -510,7 +510,8 @@ def test_pipeline(fails: Fails, pipeline: str) -> None:
 
 @pytest.mark.parametrize("case", ["legalize{storage=u4}", "legalize{rounding=up}", "legalize{target=x}"])
 def test_pipeline_on_integers(here_bundle: Path, fails: Fails, case: str) -> None:
-    message = fails("opt", "out/ir/008_integerize.mlir", "-p", case)
+    (dump,) = (here_bundle / "out" / "ir").glob("*_integerize.mlir")
+    message = fails("opt", str(dump), "-p", case)
     assert "legalize" in message
 
 
@@ -574,8 +575,8 @@ def test_text(case: str, here: Path, fails: Fails) -> None:
 
 def test_damaged_text(here_bundle: Path) -> None:
     """Any line of a dump left out, or cut off, parses or fails with a message that names the file."""
-    for name in ("000_import", "007_insert-qdq", "013_dce"):
-        path = here_bundle / "out" / "ir" / f"{name}.mlir"
+    for name in ("import", "insert-qdq", "dce"):
+        (path,) = (here_bundle / "out" / "ir").glob(f"*_{name}.mlir")
         lines = path.read_text().splitlines(keepends=True)
         for number in range(2, len(lines)):
             for kept in ("", lines[number][: len(lines[number]) // 2] + "\n"):
