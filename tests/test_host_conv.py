@@ -41,6 +41,7 @@ class Case:
     clamp: tuple[int, int] | None = None
     gain: float = 1.0
     weight_dtype: str = "int8"
+    y_zero_point: int | None = None
 
     def build(self, seed: int = 0) -> Problem:
         n, h, w, ic = self.shape
@@ -50,7 +51,7 @@ class Case:
         weights = rng.integers(-limit, limit, (self.oc, ic // self.group, *self.kernel), self.weight_dtype, True)
         x_zero_point = 117 if self.x_dtype == "uint8" else -3
         y_limits = np.iinfo(self.y_dtype)
-        y_zero_point = (y_limits.min + y_limits.max) // 3
+        y_zero_point = (y_limits.min + y_limits.max) // 3 if self.y_zero_point is None else self.y_zero_point
         sums = weights.astype(np.int64).sum((1, 2, 3))
         bias = (rng.integers(-2000, 2000, self.oc) - x_zero_point * sums).astype(np.int32)
         spread = 128 * limit * np.sqrt(weights[0].size) / 3
@@ -148,6 +149,12 @@ DENSE = {
     "fixed": Case((1, 6, 7, 16), 40, (3, 3), pads=ONE, rounding="fixed"),
     "fixed2": Case((1, 6, 7, 16), 40, (3, 3), pads=ONE, rounding="fixed2"),
     "classifier": Case((1, 1, 1, 64), 1001, (1, 1)),
+    "16 bits": Case((1, 5, 6, 7), 13, (3, 3), pads=ONE, y_dtype="int16", y_zero_point=0, y_halo=ONE),
+    "16 bits, clamped": Case((1, 7, 7, 33), 70, (1, 1), y_dtype="int16", y_zero_point=0, clamp=(0, 900)),
+    "16 bits, zero point": Case((2, 5, 6, 3), 21, (3, 3), (2, 2), pads=ONE, y_dtype="int16", y_zero_point=-9999),
+    "16 bits, unbounded": Case((1, 5, 6, 16), 8, (1, 1), y_dtype="int16", gain=1e7, x_dtype="int8"),
+    "16 bits, grouped, fixed": Case((1, 5, 6, 16), 24, (3, 3), group=4, y_dtype="int16", rounding="fixed"),
+    "16 bits, fixed2": Case((1, 5, 6, 3), 37, (3, 3), y_dtype="int16", rounding="fixed2", y_zero_point=0),
 }
 DEPTHWISE = {
     "3x3": Case((1, 9, 8, 24), 24, (3, 3), pads=ONE, group=24),
@@ -161,9 +168,12 @@ DEPTHWISE = {
     "stride 3, fixed2": Case((1, 9, 9, 33), 33, (3, 3), (3, 3), pads=ONE, group=33, rounding="fixed2"),
     "clamped": Case((1, 9, 9, 20), 20, (4, 2), pads=ONE, group=20, clamp=(80, 120)),
     "fixed": Case((1, 5, 5, 16), 16, (3, 3), pads=ONE, group=16, rounding="fixed"),
+    "16 bits": Case((1, 7, 6, 70), 70, (3, 3), pads=ONE, group=70, y_dtype="int16", y_zero_point=0, y_halo=ONE),
+    "16 bits, clamped": Case((1, 5, 5, 19), 19, (5, 5), group=19, y_dtype="int16", y_zero_point=0, clamp=(-5, 7000)),
+    "16 bits, fixed": Case((2, 7, 5, 3), 3, (3, 3), (2, 2), pads=ONE, group=3, y_dtype="int16", rounding="fixed"),
+    "16 bits, fixed2": Case((1, 5, 5, 33), 33, (3, 3), group=33, y_dtype="int16", rounding="fixed2", x_dtype="int8"),
 }
 OTHER = {
-    "16-bit result": Case((1, 5, 6, 8), 12, (3, 3), pads=ONE, y_dtype="int16", gain=4.0),
     "16-bit activation": Case((1, 5, 6, 3), 5, (3, 3), pads=ONE, x_dtype="int16", gain=1 / 256),
     "centred weights": Case((1, 5, 6, 8), 12, (3, 3), pads=ONE, weight_dtype="int16"),
 }

@@ -74,6 +74,7 @@ class Case:
 
 SIGNED = ("int8", "int8", "int8")
 WEIGHTS = ("uint8", "int8", "uint8")
+WIDE = ("uint8", "int8", "int16")
 
 CONSTANT = {
     "classifier": Case((), (), (1, 65, 1001), WEIGHTS, (117, 0), constant=True, per_column=True),
@@ -83,6 +84,9 @@ CONSTANT = {
     "unsigned weights around 128": Case((), (), (7, 30, 40), zero_points=(117, 128), constant=True),
     "fixed": Case((), (), (3, 17, 5), WEIGHTS, (117, 0), constant=True, rounding="fixed"),
     "fixed2": Case((), (), (3, 17, 5), WEIGHTS, (117, 0), constant=True, rounding="fixed2"),
+    "16 bits": Case((), (), (7, 30, 41), WIDE, (117, 0), constant=True, per_column=True),
+    "16 bits, one row, fixed": Case((), (), (1, 65, 130), WIDE, (3, 0), constant=True, rounding="fixed"),
+    "16 bits, fixed2": Case((2,), (), (3, 17, 5), WIDE, (3, 0), constant=True, rounding="fixed2"),
 }
 PACKED = {
     "attention scores": Case((1, 3), (1, 3), (19, 64, 19)),
@@ -95,12 +99,13 @@ PACKED = {
     "no zero points": Case((2,), (2,), (9, 40, 17), ("uint8", "uint8", "uint8"), (0, 128)),
     "fixed2": Case((), (), (7, 33, 40), rounding="fixed2"),
     "affine weights": Case((3,), (), (7, 30, 33), zero_points=(117, 100), constant=True, per_column=True),
+    "16 bits": Case((2,), (2,), (5, 17, 19), ("int8", "uint8", "int16"), (-3, 131)),
+    "16 bits, fixed2": Case((), (), (7, 33, 3), ("uint8", "uint8", "int16"), rounding="fixed2"),
     "a weight for each batch entry": Case((3,), (3,), (7, 30, 33), zero_points=(117, 100), constant=True),
 }
 GENERIC = {
     "crossed batches": Case((2, 1), (1, 3), (4, 9, 7)),
     "crossed batches, constant": Case((2, 1), (1, 3), (4, 9, 8), WEIGHTS, (117, 0), constant=True),
-    "16-bit result": Case((), (), (7, 30, 40), ("uint8", "uint8", "int16")),
     "16-bit operand": Case((), (), (7, 30, 40), ("int16", "int8", "int8"), (-300, 0), constant=True),
 }
 EVERY_TARGET = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.instruction_set)

@@ -75,6 +75,8 @@ def test_max_pool_of_any_channels(spec):
         (("int8", "uint8"), NO_HALO, "fixed"),
         (("uint8", "int8"), NO_HALO, "fixed2"),
         (("int16", "int16"), HALO, "fp32"),
+        (("int16", "int16"), NO_HALO, "fixed2"),
+        (("uint8", "int16"), NO_HALO, "fixed"),
     ],
 )
 def test_average_pool(count_include_pad, dtypes, halo, rounding):
@@ -127,7 +129,7 @@ def test_mean(spec):
         ((6, 50), (0, 1), False),
         ((300,), (0,), True),
     ]
-    kinds = [("int8", "fp32"), ("int16", "fixed")]
+    kinds = [("int8", "fp32"), ("int16", "fixed"), ("int16", "fixed2")]
     check([mean_case(*case, *kind, spec) for case, kind in product(means, kinds)], spec)
 
 

@@ -9,14 +9,14 @@ from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.tir import buffer
 from qcompiler.lowering.workload import ConvWorkload
 from qcompiler.targets.host.dense import Dense, constant_kernel
-from qcompiler.targets.host.depthwise import all_bytes, conv_depthwise
+from qcompiler.targets.host.depthwise import conv_depthwise, is_regular
 from qcompiler.targets.host.isa import QUAD, Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
 
 
 def conv_dense(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel | None:
-    """Register tiles over contiguous bytes: any kernel, stride, dilation and group; 8-bit operands."""
-    if not all_bytes(workload, weights):
+    """Register tiles over contiguous bytes: any kernel, stride, dilation and group; results of 8 or 16 bits."""
+    if not is_regular(workload, weights):
         return None
     weights = weights.astype(np.int8)
     dense, runs = _as_dense(workload, weights, isa_of(spec.instruction_set))

@@ -27,8 +27,8 @@ from qcompiler.lowering.tir import (
 )
 from qcompiler.lowering.workload import ConvWorkload
 from qcompiler.targets.host.dense import packed_parameters, tile_start
-from qcompiler.targets.host.epilogue import PARTS, Epilogue, is_bounded
-from qcompiler.targets.host.isa import QUAD, Isa, isas_of
+from qcompiler.targets.host.epilogue import PARTS, STORED, Epilogue, is_bounded
+from qcompiler.targets.host.isa import BYTES, QUAD, Isa, isas_of
 from qcompiler.targets.spec import TargetSpec
 
 _MOST_QUADS = 48
@@ -70,7 +70,7 @@ class _Window:
 def conv_depthwise(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel | None:
     """One output channel per input channel, kernels up to about 7x7 (or 1x31), 8-bit operands."""
     channels = workload.oc
-    if not workload.group == workload.ic == channels or not all_bytes(workload, weights):
+    if not workload.group == workload.ic == channels or not is_regular(workload, weights):
         return None
     weights = weights.astype(np.int8)
     isa = min(isas_of(spec.instruction_set), key=lambda isa: (-(-channels // isa.bytes), isa.lanes))
@@ -82,7 +82,7 @@ def conv_depthwise(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray
     count = -(-channels // group)
     stored = min(channels, group)
     # Channels of group, vector, lane: the order that interleaving pixels leaves.
-    order = np.array([[isa.byte_of(v, lane) for lane in range(isa.lanes)] for v in range(PARTS)])
+    order = np.array([[isa.place_of(v, lane) for lane in range(isa.lanes)] for v in range(PARTS)])
     starts = [min(first, channels - stored) for first in range(0, channels, group)]
     table = np.where(order < stored, np.add.outer(starts, order), -1)
     packed = _pack(weights, table, window, isa)
@@ -132,7 +132,7 @@ def conv_depthwise(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray
         for o, p in product(range(rows), range(window.columns)):
             result = tile.local(group, workload.requantize.out_dtype)
             parts = [(accumulators[o, p, v], (g * PARTS + v) * isa.lanes) for v in range(PARTS)]
-            statements.append(store(result, 0, epilogue.bytes_of(parts), group))
+            statements.append(store(result, 0, epilogue.stored(parts), group))
             target = n * y_image + row * y_row + channel + workload.y_origin
             target = target + column * channels + (o * y_row + p * channels)
             whole = load(result, 0, group)
@@ -156,10 +156,10 @@ def conv_depthwise(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray
     )
 
 
-def all_bytes(workload: ConvWorkload, weights: np.ndarray) -> bool:
-    """Whether activations and results are 8-bit integers and the weights fit int8."""
-    dtypes = {workload.x_dtype, workload.requantize.out_dtype}
-    return dtypes <= {"uint8", "int8"} and weights.min() >= -128 and weights.max() <= 127
+def is_regular(workload: ConvWorkload, weights: np.ndarray) -> bool:
+    """Whether activations are bytes, results one of `STORED`, and the weights fit int8."""
+    types_fit = workload.x_dtype in BYTES and workload.requantize.out_dtype in STORED
+    return types_fit and weights.min() >= -128 and weights.max() <= 127
 
 
 def _choose(workload: ConvWorkload, isa: Isa) -> tuple[int, _Window]:

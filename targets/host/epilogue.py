@@ -1,10 +1,11 @@
-"""From int32 accumulators in registers to stored bytes: requantize, narrow four vectors at a time, store."""
+"""From int32 accumulators in registers to stored integers: requantize, narrow four vectors at a time, store."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import tirx
 
 from qcompiler.arithmetic.requantize import multiplier_fp32
@@ -14,7 +15,10 @@ from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.host.isa import Isa
 
 PARTS = 4
-"""Accumulators that one narrowing turns into one vector of bytes."""
+"""Accumulators that one narrowing turns into one vector of stored integers."""
+
+STORED = ("uint8", "int8", "int16")
+"""Types that `Epilogue` stores."""
 
 _INT32_LIMIT = float((1 << 31) - 1024)
 """A float32 product proven not to exceed this rounds to an int32."""
@@ -41,21 +45,25 @@ class Epilogue:
     requantize: Requantize
     parameters: Sequence[Buffer]
     bounded: bool
-    """Whether the rounded product is proven to fit int32, so that saturating packs do the clamping."""
+    """Whether the rounded product of the `fp32` form is proven to fit int32."""
 
-    def bytes_of(self, parts: Sequence[tuple[Buffer, Expr | int]]) -> Expr:
+    @property
+    def saturates(self) -> bool:
+        """Whether narrowing clamps: its saturation is not lost by a zero point that it adds."""
+        return self.bounded and not (self.requantize.out_dtype == "int16" and self.requantize.zero_point)
+
+    def stored(self, parts: Sequence[tuple[Buffer, Expr | int]]) -> Expr:
         """Stored integers of up to four (accumulator, parameter offset), in the order `Isa.narrow` gives."""
         filled = [parts[min(i, len(parts) - 1)] for i in range(PARTS)]
         rounded = [self._rounded(*part) for part in filled]
         requantize = self.requantize
         zero_point = requantize.zero_point if requantize.rounding == "fp32" else 0
         packed = self.isa.narrow(rounded, zero_point, requantize.out_dtype)
-        if self.bounded and requantize.rounding == "fp32":
-            lowest, highest = (0, 255) if requantize.out_dtype == "uint8" else (-128, 127)
-            lo, hi = requantize.clamp
-            if lo > lowest:
+        if self.saturates:
+            limits, (lo, hi) = np.iinfo(requantize.out_dtype), requantize.clamp
+            if lo > limits.min:
                 packed = tirx.max(packed, splat(lo, requantize.out_dtype, self.isa.bytes))
-            if hi < highest:
+            if hi < limits.max:
                 packed = tirx.min(packed, splat(hi, requantize.out_dtype, self.isa.bytes))
         return packed
 
@@ -65,7 +73,7 @@ class Epilogue:
         parameters = [load(parameter, offset, lanes) for parameter in self.parameters]
         if self.requantize.rounding != "fp32":
             return requantize_expression(acc, parameters, self.requantize, lanes)
-        if self.bounded:
+        if self.saturates:
             return self.isa.round(acc.astype(vector("float32", lanes)) * parameters[0])
         return self.isa.round(clamp_float(acc, parameters[0], self.requantize, lanes))
 
@@ -75,11 +83,11 @@ class Epilogue:
         for first in range(0, len(parts), PARTS):
             group = parts[first : first + PARTS]
             packed = tile.local(self.isa.bytes, self.requantize.out_dtype)
-            value = self.bytes_of([(part.accumulator, part.parameter) for part in group])
+            value = self.stored([(part.accumulator, part.parameter) for part in group])
             statements.append(store(packed, 0, value, self.isa.bytes))
             for run in _runs(group):
                 lanes = sum(group[i].lanes for i in run)
-                order = [self.isa.byte_of(i, lane) for i in run for lane in range(group[i].lanes)]
+                order = [self.isa.place_of(i, lane) for i in run for lane in range(group[i].lanes)]
                 whole = load(packed, 0, self.isa.bytes)
                 piece = whole if order == list(range(self.isa.bytes)) else shuffle([whole], order)
                 statements.append(store(output, group[run[0]].output, piece, lanes))

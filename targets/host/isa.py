@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
-from qcompiler.lowering.tir import Buffer, Expr, llvm, load, splat
+from qcompiler.lowering.tir import Buffer, Expr, llvm, load, shuffle, splat
 
 QUAD = 4
+BYTES = ("uint8", "int8")
+"""Types of the operands of a dot product."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,26 @@ class Isa(ABC):
         return llvm("llvm.lrint", f"int32x{self.lanes}", real)
 
     def narrow(self, parts: list[Expr], zero_point: int, dtype: str) -> Expr:
-        """Four int32 vectors plus the zero point, saturated to `dtype`; `byte_of` tells the bytes' order."""
+        """Four int32 vectors plus the zero point, saturated to `dtype`; `place_of` tells the elements' order.
+
+        The sums of int16 must fit int32; those of 8-bit types may lie anywhere.
+        """
         half = self.lanes * 2
+        if dtype == "int16" and zero_point:
+            parts = [part + splat(zero_point, "int32", self.lanes) for part in parts]
+        low, high = (llvm(self.pack16, f"int16x{half}", a, b) for a, b in (parts[:2], parts[2:]))
+        if dtype == "int16":
+            blocks = range(0, half, 2 * QUAD)
+            order = [start + block + i for block in blocks for start in (0, half) for i in range(2 * QUAD)]
+            return shuffle([low, high], order)
         low, high = (
-            llvm(
-                "llvm.sadd.sat",
-                f"int16x{half}",
-                llvm(self.pack16, f"int16x{half}", a, b),
-                splat(zero_point, "int16", half),
-            )
-            for a, b in (parts[:2], parts[2:])
+            llvm("llvm.sadd.sat", f"int16x{half}", words, splat(zero_point, "int16", half)) for words in (low, high)
         )
         name = self.pack_unsigned if dtype == "uint8" else self.pack_signed
         packed = llvm(name, f"int8x{self.bytes}", low, high)
         return packed if dtype == "int8" else tirx.reinterpret(f"uint8x{self.bytes}", packed)
 
-    def byte_of(self, part: int, lane: int) -> int:
+    def place_of(self, part: int, lane: int) -> int:
         """Where `narrow` puts a lane of one of its four parts: packing stays inside 128 bits."""
         return lane // QUAD * 16 + part * QUAD + lane % QUAD
 

@@ -43,8 +43,8 @@ from qcompiler.targets.host.dense import (
     schedule_tile,
     tile_start,
 )
-from qcompiler.targets.host.epilogue import Epilogue, is_bounded
-from qcompiler.targets.host.isa import QUAD, Isa, isa_of
+from qcompiler.targets.host.epilogue import STORED, Epilogue, is_bounded
+from qcompiler.targets.host.isa import BYTES, QUAD, Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
 
 _SUM_LANES = 16
@@ -137,12 +137,10 @@ def matmul_kernel(workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarr
 
 
 def _is_regular(workload: MatmulWorkload) -> bool:
-    """Whether all is 8-bit and each operand has either one matrix or one for every output matrix."""
+    """Whether operands are bytes, results one of `STORED`, and an operand has one matrix or one for each result."""
     count = prod(workload.batch)
-    dtypes = {workload.a_dtype, workload.b_dtype, workload.requantize.out_dtype}
-    return dtypes <= {"uint8", "int8"} and all(
-        prod(batch) in (1, count) for batch in (workload.a_batch, workload.b_batch)
-    )
+    types_fit = {workload.a_dtype, workload.b_dtype} <= set(BYTES) and workload.requantize.out_dtype in STORED
+    return types_fit and all(prod(batch) in (1, count) for batch in (workload.a_batch, workload.b_batch))
 
 
 def _bias(workload: MatmulWorkload, bias: np.ndarray | None) -> np.ndarray:
