@@ -21,6 +21,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "calibrate": _load("qcompiler.passes.calibrate", "Calibrate"),
     "choose-scheme": _load("qcompiler.passes.choose_scheme", "ChooseScheme"),
     "assign-precision": _load("qcompiler.passes.assign_precision", "AssignPrecision"),
+    "group-weights": _load("qcompiler.passes.group_weights", "GroupWeights"),
     "correct-bias": _load("qcompiler.passes.correct_bias", "CorrectBias"),
     "correct-bias-empirical": _load("qcompiler.passes.correct_bias_empirical", "CorrectBiasEmpirical"),
     "insert-qdq": _load("qcompiler.passes.insert_qdq", "InsertQDQ"),

@@ -49,8 +49,9 @@ class CorrectBias(QuantPass):
         bias = present(op, 2)
         old = np.zeros(1, np.float32) if bias is None else constant_array(bias, ctx.store)
         assert weight is not None and old is not None
-        stored = quantize(weight, kind.scales, kind.zero_points, kind.qmin, kind.qmax, kind.dtype, kind.axis)
-        error = dequantize(stored, kind.scales, kind.zero_points, kind.axis).astype(np.float64) - weight
+        scales, zeros, axis = kind.spread(weight.shape)
+        stored = quantize(weight, scales, zeros, kind.qmin, kind.qmax, kind.dtype, axis)
+        error = dequantize(stored, scales, zeros, axis).astype(np.float64) - weight
         if op_name(op) == "Conv":
             rows = error.reshape(weight.shape[0], weight.shape[1], -1).sum(axis=2)
             group = integer(op.properties.get("group"), 1)

@@ -14,10 +14,12 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
 
 from qcompiler.arithmetic.conv import acc_bound
+from qcompiler.arithmetic.grouped import effective_weights
 from qcompiler.errors import ModelError
 from qcompiler.ir.q_base import number
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
 from qcompiler.ir.q_elementwise import ConstantOp
+from qcompiler.ir.q_grouped import GroupedMatMulOp
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, defining, describe, dtype_of, integer, quantized, rank, shape
@@ -32,7 +34,7 @@ def _array(value: SSAValue, store: ConstantStore) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FoldZeroPoint(QuantPass):
-    """Folds the constant zero-point terms of q.conv and q.matmul into the int32 bias; proves that int32 is enough."""
+    """Folds the constant zero-point terms of q.conv and products into the int32 bias; proves that int32 is enough."""
 
     name: ClassVar[str] = "fold-zero-point"
     requires: ClassVar = (Stage.INTEGER, Stage.LEGAL)
@@ -44,6 +46,10 @@ class FoldZeroPoint(QuantPass):
             elif isinstance(op, MatMulOp) and isinstance(op.b.owner, ConstantOp) and rank(op.b) == 2:
                 zeros = integer(op.b_zero_point) if op.b_zero_points is None else _array(op.b_zero_points, ctx.store)
                 rows = (_array(op.b, ctx.store).astype(np.int64) - zeros).T
+                self._fold(ctx, op, op.a, op.b, op.bias, "a_zero_point", rows)
+            elif isinstance(op, GroupedMatMulOp):
+                factors = _array(op.factors, ctx.store)
+                rows = effective_weights(_array(op.b, ctx.store), factors, integer(op.group)).astype(np.int64).T
                 self._fold(ctx, op, op.a, op.b, op.bias, "a_zero_point", rows)
             elif isinstance(op, MatMulOp):
                 self._prove(ctx, op)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr, TensorType, f32
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr, TensorType, f32
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from qcompiler.arithmetic.affine import quantize
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
-from qcompiler.ir.quant_types import UniformType
+from qcompiler.ir.quant_types import UniformType, column_scales
 from qcompiler.ir.values import (
     body,
     defining,
@@ -32,7 +32,7 @@ from qcompiler.passes.fusion import matmul_bias
 from qcompiler.passes.integer_rules import present
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
-_MARKS = ("q.integer", "q.types", "q.why", "q.weight", "q.why_weight", "q.operands", "q.original")
+_MARKS = ("q.integer", "q.types", "q.why", "q.weight", "q.why_weight", "q.operands", "q.original", "q.numbers")
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,12 @@ class InsertQDQ(QuantPass):
         for index, (value, kind) in enumerate(_typed(block.args, function.attributes.get("q.types"))):
             why = argument_why.data[index] if isinstance(argument_why, ArrayAttr) else None
             if kind is not None:
-                _insert(value, kind, why, names[value], block)
+                _insert(value, kind, why, function.attributes.get("q.numbers"), names[value], block)
         for op in ops:
             for value, kind in _typed(op.results, op.attributes.get("q.types")):
                 if kind is not None:
-                    _insert(value, kind, op.attributes.get("q.why"), names[value], block)
+                    why, numbers = op.attributes.get("q.why"), op.attributes.get("q.numbers")
+                    _insert(value, kind, why, numbers, names[value], block)
         for op in ops:
             if "q.weight" in op.attributes:
                 _quantize_weight(ctx, op)
@@ -74,7 +75,14 @@ def _typed(values: Sequence[SSAValue], kinds: Attribute | None) -> list[tuple[SS
     return [(v, k if isinstance(k, UniformType) else None) for v, k in zip(values, kinds.data, strict=True)]
 
 
-def _insert(value: SSAValue, kind: UniformType, why: Attribute | None, name: str, block: Block) -> None:
+def _insert(
+    value: SSAValue,
+    kind: UniformType,
+    why: Attribute | None,
+    numbers: Attribute | None,
+    name: str,
+    block: Block,
+) -> None:
     """Quantize and dequantize behind a value.
 
     All readers take the dequantized value if an integer op makes it; if it is float anyway, only integer ops do.
@@ -84,6 +92,8 @@ def _insert(value: SSAValue, kind: UniformType, why: Attribute | None, name: str
     q = QuantizeOp.create(operands=[value], result_types=[retyped(value, kind)])
     if isinstance(why, StringAttr):
         q.properties["q.why"] = why
+    if isinstance(numbers, DictionaryAttr):
+        q.properties["q.numbers"] = numbers
     d = DequantizeOp.create(operands=[q.y], result_types=[value.type])
     q.location = d.location = value.owner.location if isinstance(value.owner, Operation) else location(name)
     if isinstance(value.owner, Operation):
@@ -108,7 +118,8 @@ def _constant(ctx: CompilerContext, op: Operation, name: str, array: np.ndarray,
 
 
 def _stored(array: np.ndarray, kind: UniformType) -> np.ndarray:
-    return quantize(array, kind.scales, kind.zero_points, kind.qmin, kind.qmax, kind.dtype, kind.axis)
+    scales, zeros, axis = kind.spread(array.shape)
+    return quantize(array, scales, zeros, kind.qmin, kind.qmax, kind.dtype, axis)
 
 
 def _replace_constant(ctx: CompilerContext, op: Operation, index: int, kind: UniformType) -> SSAValue:
@@ -134,7 +145,7 @@ def _quantize_weight(ctx: CompilerContext, op: Operation) -> None:
     real = constant_array(bias, ctx.store)
     x = defining(op.operands[0], DequantizeOp)
     assert real is not None and x is not None
-    scales = np.float64(quantized(x.x).scale) * kind.scales.astype(np.float64).reshape(-1)
+    scales = np.float64(quantized(x.x).scale) * column_scales(kind)
     values = np.rint(real.reshape(-1).astype(np.float64) / scales)
     if np.abs(values).max(initial=0) >= 2**31:
         raise AssertionError(f"{describe(op)}: choose-scheme let the bias leave int32")

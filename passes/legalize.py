@@ -20,6 +20,7 @@ from qcompiler.errors import ModelError, PipelineError
 from qcompiler.ir.q_base import ROUNDINGS, QOp, array, number
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
 from qcompiler.ir.q_elementwise import ConstantOp, LutOp, MulOp, RequantizeOp
+from qcompiler.ir.q_grouped import GroupedMatMulOp
 from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp
 from qcompiler.ir.quant_types import UniformType, flipped
 from qcompiler.ir.rewriting import remove_dead
@@ -117,7 +118,7 @@ def _retype(value: SSAValue) -> SSAValue:
 
 def _check_multipliers(ctx: CompilerContext, op: QOp, rounding: str) -> None:
     """Checks that the rounding form can express the op's real multipliers."""
-    if isinstance(op, ConvOp | MatMulOp):
+    if isinstance(op, ConvOp | MatMulOp | GroupedMatMulOp):
         constant = defining(op.multiplier, ConstantOp)
         assert constant is not None
         largest = ctx.store[constant.resource].max()

@@ -8,11 +8,13 @@ import numpy as np
 from xdsl.dialects.builtin import BoolAttr, DenseArrayBase, StringAttr, TensorType
 from xdsl.ir import Operation, SSAValue
 
+from qcompiler.arithmetic.grouped import factors_of
 from qcompiler.arithmetic.requantize import INT32_MAX
 from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.q_base import array, number, sum_bound
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
 from qcompiler.ir.q_elementwise import AddOp, ConstantOp, MulOp, SubOp, product_bound, sum_parameters
+from qcompiler.ir.q_grouped import GroupedMatMulOp
 from qcompiler.ir.q_reduce import AveragePoolOp, MeanOp, SoftmaxOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.store import ConstantStore
@@ -136,15 +138,13 @@ def _matmul(site: Site) -> SSAValue | None:
     left, right = quantized(a), quantized(b)
     is_weight = isinstance(b.owner, ConstantOp)
     columns = shape(b)[-1]
+    if right.blocks:
+        return _grouped(site, a, b)
     if not left.per_tensor or not site.y.per_tensor or right.axis not in (None, rank(b) - 1):
         return None
     if not _eight_bits(left) or not (is_weight or _eight_bits(right)):
         return None
-    addend = present(op, 2) if op_name(op) == "Gemm" else None
-    if len(site.chain) > 1 and op_name(site.chain[1]) == "Add":
-        add = site.chain[1]
-        addend = add.operands[1] if add.operands[0] is op.results[0] else add.operands[0]
-    bias = _bias(site, addend, columns, left, right)
+    bias = _bias(site, _addend(site), columns, left, right)
     if bias is None:
         return None
     zeros = right.zero_points.reshape(-1)
@@ -158,6 +158,43 @@ def _matmul(site: Site) -> SSAValue | None:
             properties={
                 "a_zero_point": number(left.zero_point),
                 "b_zero_point": number(int(zeros[0]) if len(zeros) == 1 else 0),
+                "rounding": _ROUNDING,
+                "clamp": site.clamp(),
+            },
+        )
+    )
+
+
+def _addend(site: Site) -> SSAValue | None:
+    """What a Gemm, or the addition behind a MatMul, adds to the product."""
+    op = site.op
+    if len(site.chain) > 1 and op_name(site.chain[1]) == "Add":
+        add = site.chain[1]
+        return add.operands[1] if add.operands[0] is op.results[0] else add.operands[0]
+    return present(op, 2) if op_name(op) == "Gemm" else None
+
+
+def _grouped(site: Site, a: SSAValue, b: SSAValue) -> SSAValue | None:
+    """A product whose constant right operand has scales of groups of rows."""
+    left, right = quantized(a), quantized(b)
+    parts = factors_of(right.scales) if list(right.blocks.values())[1:] == [1] else None
+    if parts is None or not isinstance(b.owner, ConstantOp) or right.dtype != np.int8 or right.zero_points.any():
+        return None
+    if not _eight_bits(left) or not left.per_tensor or not site.y.per_tensor:
+        return None
+    units, factors = parts
+    bias = _bias(site, _addend(site), len(units), left, right)
+    if bias is None:
+        return None
+    multiplier = np.float64(left.scale) * units / np.float64(site.y.scale)
+    operands = [a, _plain_weight(site, b), bias, site.constant("multiplier", multiplier)]
+    return site.emit(
+        GroupedMatMulOp.create(
+            operands=[*operands, site.constant("factors", factors)],
+            result_types=[site.result()],
+            properties={
+                "group": number(right.blocks[0]),
+                "a_zero_point": number(left.zero_point),
                 "rounding": _ROUNDING,
                 "clamp": site.clamp(),
             },

@@ -19,8 +19,8 @@ from qcompiler.exporters.onnx_export import export_operations
 from qcompiler.ir.onnx_dialect import NoneOp, OnnxOp
 from qcompiler.ir.q_base import QOp
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
-from qcompiler.ir.q_grouped import GroupedMatMulOp
 from qcompiler.ir.q_elementwise import ConstantOp
+from qcompiler.ir.q_grouped import GroupedMatMulOp
 from qcompiler.ir.values import body, describe, dtype_of, shape, small_type, value_names
 from qcompiler.model import Model
 

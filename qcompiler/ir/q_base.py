@@ -160,6 +160,14 @@ def check_scales(op: QOp, value: SSAValue) -> None:
             op.fail(f"{kind.grid[0]} scales do not fit axis {kind.axis} of {list(shape(value))}")
 
 
+def check_blocks(op: QOp, value: SSAValue) -> None:
+    """Verifies that a sub-channel type has one scale for each block of each axis of the value, all axes in order."""
+    kind, extents = quantized(value), shape(value)
+    expected = tuple(-(-extent // size) for extent, size in zip(extents, kind.blocks.values(), strict=False))
+    if list(kind.blocks) != list(range(len(extents))) or kind.grid != expected:
+        op.fail(f"scales {list(kind.grid)} in blocks {kind.blocks} do not fit {list(extents)}")
+
+
 def check_weight(op: QOp, what: str, value: SSAValue) -> None:
     """Verifies that an operand holds plain integers of 8 or 16 bits."""
     element = tensor(value).element_type

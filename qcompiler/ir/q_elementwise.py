@@ -20,6 +20,7 @@ from qcompiler.ir.q_base import (
     ChosenOp,
     QOp,
     at_most_sixteen_bits,
+    check_blocks,
     check_clamp,
     check_rounding,
     check_scales,
@@ -72,7 +73,7 @@ class ConstantOp(ChosenOp):
         if self.value.type != self.y.type:
             self.fail(f"the resource has type {self.value.type}, the result {self.y.type}")
         if is_quantized(self.y):
-            check_scales(self, self.y)
+            (check_blocks if quantized(self.y).blocks else check_scales)(self, self.y)
 
     def evaluate(self, *operands: np.ndarray) -> NoReturn:
         raise TypeError("a constant is read from the store")
@@ -107,11 +108,10 @@ class DequantizeOp(QOp):
 
     def verify_(self) -> None:
         check_shape(self, "a result", self.y, shape(self.x))
-        check_scales(self, self.x)
+        (check_blocks if quantized(self.x).blocks else check_scales)(self, self.x)
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
-        k = quantized(self.x)
-        return (dequantize(operands[0], k.scales, k.zero_points, k.axis),)
+        return (dequantize(operands[0], *quantized(self.x).spread(operands[0].shape)),)
 
 
 def sum_parameters(a: UniformType, b: UniformType, y: UniformType, subtract: bool = False) -> tuple[int, int, int]:

@@ -25,6 +25,7 @@ from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 
 from qcompiler.arithmetic.affine import storage_dtype, storage_range
+from qcompiler.arithmetic.grouped import factors_of
 
 _STORAGE = re.compile(r"[iu](?:[2-9]|1[0-6])|i32")
 
@@ -128,6 +129,15 @@ class UniformType(ParametrizedAttribute, TypeAttribute):
         limits = (self.qmin, self.qmax)
         return UniformType.make(self.storage, self.scales, self.zero_points, axis=axis, storage_range=limits)
 
+    def spread(self, extents: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.int64], int | None]:
+        """Scales, zero points and axis for arithmetic on an array of this shape; blocks repeat their scales."""
+        scales, zeros = self.scales, self.zero_points
+        for dimension, (axis, size) in enumerate(self.blocks.items()):
+            scales, zeros = (
+                np.repeat(v, size, dimension).take(range(extents[axis]), dimension) for v in (scales, zeros)
+            )
+        return scales, zeros, self.axis
+
     @property
     def scale(self) -> np.float32:
         """The scale of a per-tensor type."""
@@ -218,6 +228,22 @@ class UniformType(ParametrizedAttribute, TypeAttribute):
             elif self.axis is not None:
                 printer.print_string(f":{self.axis}")
             printer.print_string(", " + _nested_text(texts, self.grid))
+
+
+def column_scales(kind: UniformType) -> NDArray[np.float64]:
+    """What one step of a weight is worth in the int32 sums it goes into: one number, or one an output channel.
+
+    Of a type with groups of rows: the units of its columns.
+
+    Raises:
+        ValueError: scales of groups that are not a unit times an integer (qcompiler.arithmetic.grouped).
+    """
+    if not kind.blocks:
+        return kind.scales.astype(np.float64).reshape(-1)
+    parts = factors_of(kind.scales)
+    if parts is None:
+        raise ValueError(f"{kind} has scales that are no unit of a column times an integer")
+    return parts[0]
 
 
 _OTHER = {"u8": "i8", "i8": "u8", "u16": "i16", "i16": "u16"}

@@ -19,6 +19,7 @@ from qcompiler.ir.pointwise import Pointwise, fused_clamp, op_name
 from qcompiler.ir.q_base import QOp
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
+from qcompiler.ir.q_grouped import GroupedMatMulOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import (
     body,
@@ -187,6 +188,9 @@ class _Describer:
         if isinstance(op, ConvOp):
             self.macs[True] += size(op.y) * prod(shape(op.w)[1:])
             self._weight(op, op.w, quantized(op.x), op.multiplier, op.w_zero_point is None)
+        elif isinstance(op, GroupedMatMulOp):
+            self.macs[True] += size(op.y) * shape(op.a)[-1]
+            self._weight(op, op.b, quantized(op.a), op.multiplier, True)
         elif isinstance(op, MatMulOp):
             self.macs[True] += size(op.y) * shape(op.a)[-1]
             symmetric = op.b_zero_points is None and integer(op.b_zero_point) == 0
@@ -195,7 +199,12 @@ class _Describer:
             self.tensors.append(self._row(value, self.names[value], op.name, op.properties.get("q.why")))
 
     def _weight(
-        self, op: ConvOp | MatMulOp, weight: SSAValue, x: UniformType, factors: SSAValue, symmetric: bool
+        self,
+        op: ConvOp | MatMulOp | GroupedMatMulOp,
+        weight: SSAValue,
+        x: UniformType,
+        factors: SSAValue,
+        symmetric: bool,
     ) -> None:
         """A constant weight, whose scale stands in the multiplier `s_x * s_w / s_y` alone."""
         constant, multiplier = defining(weight, ConstantOp), defining(factors, ConstantOp)
