@@ -218,8 +218,10 @@ class Exporter:
         if isinstance(op, QuantizeLinearOp | DequantizeLinearOp):
             code = element_number(op.y if isinstance(op, QuantizeLinearOp) else op.x)
             self.opset = max(self.opset, _LATER.get(code, OPSET))
-        if isinstance(op, QuantizeLinearOp) and op.zero_point is None:
-            attributes["output_dtype"] = IntegerAttr(code, i64)
+        if isinstance(op, QuantizeLinearOp):
+            attributes["saturate"] = IntegerAttr(int(bool(op.saturate)), i64)
+            if op.zero_point is None:
+                attributes["output_dtype"] = IntegerAttr(code, i64)
         if isinstance(op, DynamicRangeOp):
             outputs.insert(0, f"{outputs[0]}.quantized")
         name = self._node_name((location_names(op) or outputs)[-1])
