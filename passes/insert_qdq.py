@@ -15,7 +15,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from qcompiler.arithmetic.affine import quantize
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
-from qcompiler.ir.quant_types import UniformType
+from qcompiler.ir.quant_types import UniformType, column_scales
 from qcompiler.ir.values import (
     body,
     defining,
@@ -118,7 +118,8 @@ def _constant(ctx: CompilerContext, op: Operation, name: str, array: np.ndarray,
 
 
 def _stored(array: np.ndarray, kind: UniformType) -> np.ndarray:
-    return quantize(array, kind.scales, kind.zero_points, kind.qmin, kind.qmax, kind.dtype, kind.axis)
+    scales, zeros, axis = kind.spread(array.shape)
+    return quantize(array, scales, zeros, kind.qmin, kind.qmax, kind.dtype, axis)
 
 
 def _replace_constant(ctx: CompilerContext, op: Operation, index: int, kind: UniformType) -> SSAValue:
@@ -144,7 +145,7 @@ def _quantize_weight(ctx: CompilerContext, op: Operation) -> None:
     real = constant_array(bias, ctx.store)
     x = defining(op.operands[0], DequantizeOp)
     assert real is not None and x is not None
-    scales = np.float64(quantized(x.x).scale) * kind.scales.astype(np.float64).reshape(-1)
+    scales = np.float64(quantized(x.x).scale) * column_scales(kind)
     values = np.rint(real.reshape(-1).astype(np.float64) / scales)
     if np.abs(values).max(initial=0) >= 2**31:
         raise AssertionError(f"{describe(op)}: choose-scheme let the bias leave int32")
