@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,13 +25,7 @@ _LARGEST_BIAS = 2.0**29
 
 def one_channel(statistics: TensorStatistics) -> TensorStatistics:
     """The statistics without the distinction of channels, so that tensors of unlike shapes merge."""
-    return replace(
-        statistics,
-        channel_axis=None,
-        channel_minimum=np.array([statistics.minimum], np.float32),
-        channel_maximum=np.array([statistics.maximum], np.float32),
-        channel_sum=np.array([statistics.channel_sum.sum()]),
-    )
+    return statistics.one_channel()
 
 
 @dataclass(frozen=True)

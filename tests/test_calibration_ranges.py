@@ -31,7 +31,7 @@ STORAGE = [(0, 255), (-128, 127), (-127, 127), (-8, 7), (0, 65535)]
 
 
 def statistics_of(x: np.ndarray) -> TensorStatistics:
-    statistics = TensorStatistics.empty()
+    statistics = TensorStatistics.empty(tails=True)
     for part in np.array_split(x, 7):
         statistics.update(part)
     return statistics
@@ -80,7 +80,7 @@ def test_ranges_lie_inside_the_values_seen(name, method, symmetric):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("values", [[], [0.0], [2.5], [-2.5], [-1e-40, 3e-39], [1e38, -3e38]])
 def test_degenerate_data_gives_a_usable_range(values, method, symmetric):
-    s = TensorStatistics.empty()
+    s = TensorStatistics.empty(tails=True)
     s.update(np.asarray(values, np.float32))
     lo, hi = range_from(s, method, 0, 255, symmetric)
     scale, zero = parameters(lo, hi, 0, 255, symmetric)
@@ -100,17 +100,17 @@ def test_minmax_and_moving_average():
 def test_percentile_is_numpy_s(name):
     x, s = DISTRIBUTIONS[name], STATISTICS[name]
     bin_width = 2.0**s.exponent
-    lo, hi = range_from(s, "percentile", 0, 255, False, percentile=99.0)
+    lo, hi = range_from(s, "percentile:99.0", 0, 255, False)
     ends = [0, 99] if x.min() == 0 else [0.5, 99.5]
     np.testing.assert_allclose([lo, hi], np.percentile(x, ends), atol=bin_width)
-    lo, hi = range_from(s, "percentile", 0, 255, True, percentile=99.0)
+    lo, hi = range_from(s, "percentile:99.0", 0, 255, True)
     threshold = np.percentile(np.abs(x), 99.0)
     np.testing.assert_allclose([lo, hi], [max(-threshold, x.min()), threshold], atol=bin_width)
-    assert range_from(s, "percentile", 0, 255, False, percentile=100.0) == (s.minimum, s.maximum)
+    assert range_from(s, "percentile:100.0", 0, 255, False) == (s.minimum, s.maximum)
 
 
 def test_percentile_drops_outliers():
-    lo, hi = range_from(STATISTICS["outliers"], "percentile", 0, 255, False, percentile=99.99)
+    lo, hi = range_from(STATISTICS["outliers"], "percentile:99.99", 0, 255, False)
     assert -6 < lo < -3 and 3 < hi < 6
 
 
@@ -167,9 +167,21 @@ def test_ranges_are_functions_of_the_merged_data():
         assert merged == range_from(whole, method, 0, 255, False)
 
 
+def test_outlier_keeps_the_large_values_of_every_channel():
+    x = np.stack([RNG.normal(0, 1, 200_000), RNG.normal(0, 0.1, 200_000)], axis=1).astype(np.float32)
+    x[0, 0] = 8.0
+    s = TensorStatistics.empty(2, 1, tails=True)
+    s.update(x)
+    assert range_from(s, "outlier", 0, 255, False)[1] > 7 > range_from(s, "mse", 0, 255, False)[1]
+    plain = TensorStatistics.empty(2, 1)
+    plain.update(x)
+    with pytest.raises(ValueError, match="without the tails"):
+        range_from(plain, "outlier", 0, 255, False)
+
+
 def test_bad_options():
     with pytest.raises(ValueError, match="unknown calibration method 'kl': expected one of minmax, "):
         range_from(STATISTICS["normal"], "kl", 0, 255, False)
     for percentile in (50.0, 100.1, float("nan")):
         with pytest.raises(ValueError, match="percentile must be above 50"):
-            range_from(STATISTICS["normal"], "percentile", 0, 255, False, percentile=percentile)
+            range_from(STATISTICS["normal"], f"percentile:{percentile}", 0, 255, False)

@@ -10,28 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qcompiler.calibration.statistics import BINS, DECAY, TensorStatistics
+from qcompiler.calibration.tails import Outliers
 from qcompiler.errors import CalibrationError
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 samples = st.lists(st.lists(floats, min_size=1, max_size=12), min_size=1, max_size=6)
 
 
-def observe(arrays, channels=1, axis=None) -> TensorStatistics:
-    statistics = TensorStatistics.empty(channels, axis)
+def observe(arrays, channels=1, axis=None, tails=True) -> TensorStatistics:
+    statistics = TensorStatistics.empty(channels, axis, tails)
     for array in arrays:
         statistics.update(np.asarray(array, np.float32))
     return statistics
 
 
 def assert_same(a: TensorStatistics, b: TensorStatistics) -> None:
-    """Counts and extremes are equal; sums and averages up to their float64 rounding."""
+    """All is equal bit for bit, moving averages up to their float64 rounding."""
     for name in ("channel_axis", "samples", "count", "zeros", "infinite", "exponent", "first_bin"):
         assert getattr(a, name) == getattr(b, name), name
-    for name in ("histogram", "channel_minimum", "channel_maximum"):
+    for name in ("histogram", "channel_minimum", "channel_maximum", "channel_sums", "squares", "trail", "tails"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), name)
     peak = max(-a.minimum, a.maximum)
-    assert a.sum_of_squares == pytest.approx(b.sum_of_squares, rel=1e-6)
-    np.testing.assert_allclose(a.channel_sum, b.channel_sum, atol=1e-6 * peak * max(a.count, 1))
+    assert a.sum_of_squares == b.sum_of_squares
+    np.testing.assert_array_equal(a.channel_mean, b.channel_mean)
     np.testing.assert_allclose(a.moving_range, b.moving_range, rtol=1e-12, atol=1e-12 * peak)
 
 
@@ -161,3 +162,32 @@ def test_many_shards_in_any_grouping():
     whole = observe(data)
     shards = [observe(data[i : i + 2]) for i in range(0, 9, 2)]
     assert_same(functools.reduce(TensorStatistics.merge, shards), whole)
+
+
+def test_trail_tells_how_the_range_grew():
+    s = observe([[-1.0, 1.0]] * 150 + [[-1.0, 3.0]] * 50)
+    assert (s.growth(0.5), s.growth(0.75)) == (0.5, 0.5)
+    assert observe([[-1.0, 1.0]] * 200).growth(0.5) == 0
+    assert observe([[1.0]]).growth(0.25) == 1
+    assert observe([]).growth(0.25) == 0
+
+
+@given(st.lists(st.lists(floats, min_size=3, max_size=3), min_size=1, max_size=20))
+def test_tails_are_the_largest_values(rows):
+    x = np.asarray(rows, np.float32)
+    s = observe(x[:, :, None], 3, 0)
+    outliers = Outliers.of(s.tails, len(x))
+    assert outliers.weights.sum() == pytest.approx(1 if (x != 0).any(axis=0).all() else outliers.weights.sum())
+    for channel, values in enumerate(x.T):
+        largest = np.abs(values).max()
+        found = np.abs(outliers.values.reshape(3, -1)[channel][outliers.weights.reshape(3, -1)[channel] > 0])
+        if 1e-30 < largest < 1e38:
+            assert (0.8 * largest < found).all() and (found < 1.25 * largest).all() and len(found)
+
+
+def test_one_channel_is_the_sum_of_channels():
+    x = np.random.default_rng(3).normal(0, [1.0, 20.0, 0.1], (500, 3)).astype(np.float32)
+    a, b = observe([x], 3, 1).one_channel(), observe([x])
+    for name in ("histogram", "channel_minimum", "channel_maximum", "tails", "trail"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), name)
+    assert a.mean == pytest.approx(b.mean, rel=1e-6)

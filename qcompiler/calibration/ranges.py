@@ -6,13 +6,20 @@ Every method is a deterministic function of the statistics and returns `(lo, hi)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from qcompiler.arithmetic.affine import choose_affine_per_channel, choose_symmetric_per_channel
 from qcompiler.calibration.statistics import TensorStatistics
+from qcompiler.calibration.tails import Outliers
 
-METHODS = ("minmax", "moving-average", "percentile", "entropy", "mse")
+METHODS = ("auto", "minmax", "moving-average", "percentile", "entropy", "mse", "outlier")
 DEFAULT_PERCENTILE = 99.999
+CLIPPING_WEIGHT = 4.0
+"""How much more method `auto` counts an error of clipping than one of rounding: what is clipped errs to one side, and
+all at once, so that it does not average out in the sums that follow."""
 
 # Candidates of the MSE search, as shares of the present end. The coarse ones go down to 1/64: a few massive
 # values may stretch a range to many times the size of what matters.
@@ -28,28 +35,34 @@ def range_from(
     qmin: int,
     qmax: int,
     symmetric: bool,
-    *,
-    percentile: float = DEFAULT_PERCENTILE,
 ) -> tuple[float, float]:
     """The interval that the integers `[qmin, qmax]` shall cover, inside the values seen.
 
     Methods:
+        auto: of minmax, percentile 99.999, percentile 99.99 and mse the range with the smallest expected squared error,
+            that of clipped values counted `CLIPPING_WEIGHT` times.
         minmax: all values seen.
         moving-average: moving averages of the extremes of each sample (`TensorStatistics.moving_range`).
-        percentile: `percentile` per cent of the values; what is left out is shared equally by the ends that
-            are not at zero.
+        percentile: 99.999 per cent of the values, or as many as `percentile:99.99` says; what is left out is shared
+            equally by the ends that are not at zero.
         entropy: the clipping whose quantized distribution has the smallest Kullback-Leibler divergence from
             the observed one; S. Migacz, "8-bit Inference with TensorRT", GTC 2017.
         mse: the clipping with the smallest mean squared error of rounding and clipping; the criterion of
             Banner et al., "Post training 4-bit quantization of convolutional networks for rapid-deployment"
             (NeurIPS 2019), minimized here on the histogram by search.
+        outlier: the clipping that minimizes `scale**2 / 12`, the error of rounding, plus the mean squared clipping
+            error of the outliers: the 0.1 % of each channel's elements with the largest magnitudes, every channel
+            counting alike, however small it is beside others. That a few large values deserve a rule of their own
+            is from Park, Kim, Yoo, "Energy-Efficient Neural Network Accelerator Based on Outlier-Aware
+            Low-Precision Computation" (ISCA 2018); here they weigh in the choice of one range.
 
     Raises:
-        ValueError: an unknown method, or a percentile outside (50, 100].
+        ValueError: an unknown method, a percentile outside (50, 100], or statistics without tails for `outlier`.
     """
-    if not 50.0 < percentile <= 100.0:
-        raise ValueError(f"percentile must be above 50 and at most 100, found {percentile}")
+    method, percentile = parse_method(method)
     match method:
+        case "auto":
+            return _auto(statistics, qmin, qmax, symmetric)
         case "minmax":
             return statistics.minimum, statistics.maximum
         case "moving-average":
@@ -59,8 +72,47 @@ def range_from(
         case "entropy":
             return _entropy(_Density(statistics), qmax - qmin + 1, symmetric)
         case "mse":
-            return _mse(_Density(statistics), qmin, qmax, symmetric)
-    raise ValueError(f"unknown calibration method {method!r}: expected one of {', '.join(METHODS)}")
+            least = partial(_Density(statistics).error, qmin=qmin, qmax=qmax)
+            return search_range(statistics.minimum, statistics.maximum, least, qmin, qmax, symmetric)
+        case _:
+            if not statistics.has_tails:
+                raise ValueError("the statistics were made without the tails that method 'outlier' needs")
+            outliers = Outliers.of(statistics.tails, statistics.count / statistics.channels)
+
+            def error(scale: np.ndarray, zero_point: np.ndarray) -> np.ndarray:
+                scale = scale.astype(np.float64)
+                return scale**2 / 12 + outliers.clipping((qmin - zero_point) * scale, (qmax - zero_point) * scale)
+
+            return search_range(statistics.minimum, statistics.maximum, error, qmin, qmax, symmetric)
+
+
+def parse_method(text: str) -> tuple[str, float]:
+    """Name of a method and the percentile, from `name` or `percentile:99.99`.
+
+    Raises:
+        ValueError: an unknown method, or a percentile outside (50, 100].
+    """
+    name, colon, number = text.partition(":")
+    if name not in METHODS or (colon and name != "percentile"):
+        raise ValueError(
+            f"unknown calibration method {text!r}: expected one of {', '.join(METHODS)}, or such as percentile:99.99"
+        )
+    try:
+        percentile = float(number) if colon else DEFAULT_PERCENTILE
+    except ValueError:
+        percentile = np.nan
+    if not 50.0 < percentile <= 100.0:
+        raise ValueError(f"percentile must be above 50 and at most 100, found {number or percentile}")
+    return name, percentile
+
+
+def _auto(statistics: TensorStatistics, qmin: int, qmax: int, symmetric: bool) -> tuple[float, float]:
+    names = ("minmax", "percentile:99.999", "percentile:99.99", "mse")
+    ranges = [range_from(statistics, name, qmin, qmax, symmetric) for name in names]
+    lo, hi = np.array(ranges).T
+    choose = choose_symmetric_per_channel if symmetric else choose_affine_per_channel
+    errors = _Density(statistics).error(*choose(lo, hi, qmin, qmax), qmin, qmax, CLIPPING_WEIGHT)
+    return ranges[int(np.argmin(errors))]
 
 
 def expected_error(statistics: TensorStatistics, scale: float, zero_point: int, qmin: int, qmax: int) -> float:
@@ -95,8 +147,12 @@ class _Density:
         self.nonzero = nonzero[:size]
         self.edges = np.clip(statistics.bin_edges[: size + 1], self.minimum, self.maximum)
 
-    def error(self, scale: np.ndarray, zero_point: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
+    def error(
+        self, scale: np.ndarray, zero_point: np.ndarray, qmin: int, qmax: int, clipping: float = 1.0
+    ) -> np.ndarray:
         """Mean squared error per element for each of `[candidates]` scales and zero points.
+
+        That of clipped values, half a step and more outside, counts `clipping` times.
 
         With `t = x / scale` the error of `x` is `scale * (t - r)`, where `r` is the nearest integer to `t`
         that can be stored; `r / 12 + (t - r)**3 / 3` is the antiderivative of `(t - r)**2`, continuous over
@@ -104,11 +160,15 @@ class _Density:
         """
         scale = scale.astype(np.float64)
         t = self.edges / scale[:, None]
-        d = t - np.clip(np.rint(t), (qmin - zero_point)[:, None], (qmax - zero_point)[:, None])
+        low, high = (qmin - zero_point)[:, None], (qmax - zero_point)[:, None]
+        d = t - np.clip(np.rint(t), low, high)
         primitive = (t - d) / 12 + d * d * d / 3
         width = np.diff(t)
         point = width == 0
         mean = np.where(point, d[:, :-1] ** 2, np.diff(primitive) / np.where(point, 1.0, width))
+        if clipping != 1.0:
+            centre = (t[:, :-1] + t[:, 1:]) / 2
+            mean = np.where((centre < low - 0.5) | (centre > high + 0.5), clipping * mean, mean)
         return scale**2 * (mean @ self.nonzero) / max(int(self.counts.sum()), 1)
 
     def folded(self, counts: np.ndarray) -> np.ndarray:
@@ -179,24 +239,35 @@ def _entropy_cut(counts: np.ndarray, levels: int, required: int) -> int:
     return best
 
 
-def _mse(density: _Density, qmin: int, qmax: int, symmetric: bool) -> tuple[float, float]:
-    """Both ends shrink together first, then each alone, then each is refined."""
+def search_range(
+    minimum: float,
+    maximum: float,
+    error: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    qmin: int,
+    qmax: int,
+    symmetric: bool,
+) -> tuple[float, float]:
+    """The range inside `[minimum, maximum]` whose scale and zero point have the least `error`.
+
+    `error` takes scales and zero points, `[candidates]` each, and gives as many figures. Both ends shrink together
+    first, then each alone, then each is refined.
+    """
 
     def best(lo: np.ndarray, hi: np.ndarray) -> tuple[float, float]:
         choose = choose_symmetric_per_channel if symmetric else choose_affine_per_channel
-        i = int(np.argmin(density.error(*choose(lo, hi, qmin, qmax), qmin, qmax)))
+        i = int(np.argmin(error(*choose(lo, hi, qmin, qmax))))
         return float(lo[i]), float(hi[i])
 
     if symmetric:
-        threshold = max(-density.minimum, density.maximum)
+        largest = threshold = max(-minimum, maximum)
         for shares in (_COARSE, _FINE):
-            ends = np.minimum(threshold * shares, max(-density.minimum, density.maximum))
+            ends = np.minimum(threshold * shares, largest)
             threshold = best(-ends, ends)[1]
-        return density.clipped(threshold)
-    lo, hi = best(density.minimum * _COARSE, density.maximum * _COARSE)
+        return max(minimum, -threshold), min(maximum, threshold)
+    lo, hi = best(minimum * _COARSE, maximum * _COARSE)
     for shares in (_COARSE, _FINE):
-        ends = np.minimum(hi * shares, density.maximum)
+        ends = np.minimum(hi * shares, maximum)
         lo, hi = best(np.full(len(ends), lo), ends)
-        ends = np.maximum(lo * shares, density.minimum)
+        ends = np.maximum(lo * shares, minimum)
         lo, hi = best(ends, np.full(len(ends), hi))
     return lo, hi

@@ -28,6 +28,7 @@ def calibrate(
     progress: Progress | None = None,
     threads: int = 0,
     channel_axes: Mapping[str, int | None] | None = None,
+    tails: bool = False,
 ) -> dict[str, TensorStatistics]:
     """Statistics of the named float values over all feeds.
 
@@ -44,6 +45,7 @@ def calibrate(
         channel_axes: the axis of the per-channel statistics (None: one channel for all), for values it names.
             Else it is axis 1, or the last one where a MatMul reads or writes the value; vectors and scalars
             have none.
+        tails: whether to count the largest values of every channel too, for the range method `outlier`.
 
     Raises:
         ModelError: onnxruntime cannot load the model, or it has no value of that name.
@@ -63,7 +65,7 @@ def calibrate(
             if name not in statistics:
                 default = (-1 if name in last_axis else 1) if array.ndim > 1 else None
                 axis = axes.get(name, default)
-                statistics[name] = TensorStatistics.empty(1 if axis is None else array.shape[axis], axis)
+                statistics[name] = TensorStatistics.empty(1 if axis is None else array.shape[axis], axis, tails)
             try:
                 statistics[name].update(array)
             except CalibrationError as error:

@@ -4,18 +4,23 @@ The size of a `TensorStatistics` depends on the number of channels alone, never 
 statistics of parts of the data merge. The histogram lives on a canonical grid: bins are `2**exponent` wide,
 their edges are multiples of that width, and the grid follows from zero and the extremes seen alone. Bins of a
 coarser grid are unions of bins of a finer one, so growing the range is exact, and all that is counted
-(histogram, zeros, extremes) is the same for one pass and for any merge of parts. Sums and moving averages
-agree up to their rounding.
+(histogram, zeros, extremes, tails) is the same for one pass and for any merge of parts. So are sums, bit for
+bit: each sample's is rounded by itself, and those of samples add exactly (`qcompiler.calibration.exact`). Moving
+averages depend on the order of samples and agree up to their rounding; so does the trail, up to its coarseness.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from qcompiler.calibration import exact
+from qcompiler.calibration.tails import counted, merged, no_tails
+from qcompiler.calibration.trail import added, extended, growth, no_trail
 from qcompiler.errors import CalibrationError
 
 BINS = 2048
@@ -25,6 +30,9 @@ DECAY = 0.99
 _BLOCK = 1 << 17
 _MIN_EXPONENT = -126
 _WIDE = 2.0**64
+_SUM = -149, 171
+_SQUARES = -298, 310
+"""Binary exponents between which the sums of a sample lie: those of the smallest float32, and of its square."""
 
 
 def _grid(minimum: float, maximum: float, exponent: int) -> tuple[int, int]:
@@ -53,13 +61,16 @@ class TensorStatistics:
         count: finite elements seen.
         zeros: elements equal to 0.
         infinite: elements that were infinite; they are left out of everything else (and count as 0 in
-            `channel_sum`).
+            `channel_sums`).
         exponent, first_bin, histogram: bin `i` (int64 count) is
             `[(first_bin + i) * 2**exponent, (first_bin + i + 1) * 2**exponent)`, of `BINS` bins.
-        sum_of_squares: of all elements.
+        squares: the sum of the squares of all elements, int64 limbs of `exact`.
         decayed_minimum, decayed_maximum: `sum(DECAY**(n - 1 - i) * extreme of sample i)` over the n samples.
         channel_minimum, channel_maximum: float32 `[channels]`, `inf` and `-inf` before the first sample.
-        channel_sum: float64 `[channels]`.
+        channel_sums: int64 `[channels, limbs]`, sums as `exact` keeps them.
+        trail: how the range grew, as `qcompiler.calibration.trail` keeps it.
+        tails: the largest values of each channel, as `qcompiler.calibration.tails` keeps them; of no channels if
+            they are not wanted.
     """
 
     channel_axis: int | None
@@ -70,16 +81,19 @@ class TensorStatistics:
     exponent: int
     first_bin: int
     histogram: np.ndarray
-    sum_of_squares: float
+    squares: np.ndarray
     decayed_minimum: float
     decayed_maximum: float
     channel_minimum: np.ndarray
     channel_maximum: np.ndarray
-    channel_sum: np.ndarray
+    channel_sums: np.ndarray
+    trail: np.ndarray
+    tails: np.ndarray
 
     @staticmethod
-    def empty(channels: int = 1, channel_axis: int | None = None) -> TensorStatistics:
-        """Statistics of nothing, for tensors with `channels` along `channel_axis`."""
+    def empty(channels: int = 1, channel_axis: int | None = None, tails: bool = False) -> TensorStatistics:
+        """Statistics of nothing, for tensors with `channels` along `channel_axis`; `tails` are what the range method
+        `outlier` needs."""
         return TensorStatistics(
             channel_axis=channel_axis,
             samples=0,
@@ -89,17 +103,47 @@ class TensorStatistics:
             exponent=_MIN_EXPONENT,
             first_bin=0,
             histogram=np.zeros(BINS, np.int64),
-            sum_of_squares=0.0,
+            squares=exact.no_sum(1, *_SQUARES),
             decayed_minimum=0.0,
             decayed_maximum=0.0,
             channel_minimum=np.full(channels, np.inf, np.float32),
             channel_maximum=np.full(channels, -np.inf, np.float32),
-            channel_sum=np.zeros(channels),
+            channel_sums=exact.no_sum(channels, *_SUM),
+            trail=no_trail(),
+            tails=no_tails(channels if tails else 0),
         )
 
     @property
     def channels(self) -> int:
-        return len(self.channel_sum)
+        return len(self.channel_sums)
+
+    @property
+    def channel_sum(self) -> np.ndarray:
+        """float64 `[channels]`."""
+        return exact.total(self.channel_sums, _SUM[0])
+
+    @property
+    def sum_of_squares(self) -> float:
+        return float(exact.total(self.squares, _SQUARES[0])[0])
+
+    @property
+    def has_tails(self) -> bool:
+        return len(self.tails) > 0
+
+    def growth(self, share: float) -> float:
+        """By how much of its width the range of values still grew over the last `share` of the samples, 0..1."""
+        return growth(self.trail, share)
+
+    def one_channel(self) -> TensorStatistics:
+        """Without the distinction of channels, so that statistics of tensors of unlike shapes merge."""
+        return replace(
+            self,
+            channel_axis=None,
+            channel_minimum=self.channel_minimum.min(keepdims=True),
+            channel_maximum=self.channel_maximum.max(keepdims=True),
+            channel_sums=self.channel_sums.sum(axis=0, keepdims=True),
+            tails=functools.reduce(merged, np.split(self.tails, self.channels)) if self.has_tails else self.tails,
+        )
 
     @property
     def minimum(self) -> float:
@@ -153,6 +197,7 @@ class TensorStatistics:
                 f"a sample of shape {x.shape} has not {self.channels} channels on axis {self.channel_axis}"
             )
         lowest, highest, before = np.inf, -np.inf, self.count
+        sums, squares = np.zeros(self.channels), 0.0
         for channels, block in self._blocks(x):
             low, high = block.min(axis=(0, 2)), block.max(axis=(0, 2))
             values = block.reshape(-1)
@@ -170,11 +215,17 @@ class TensorStatistics:
             if values.size:
                 low, high = float(low.min()), float(high.max())
                 lowest, highest = min(lowest, low), max(highest, high)
-                self.channel_sum[channels] += _channel_sums(block, max(-low, high))
+                sums[channels] += _channel_sums(block, max(-low, high))
+                squares += float(np.square(values, dtype=np.float64).sum())
+                if self.has_tails:
+                    self.tails[channels] = counted(self.tails[channels], block)
                 self._grow()
                 self._bin(values)
         if self.count > before:
             self.samples += 1
+            exact.add(self.channel_sums, sums, _SUM[0])
+            exact.add(self.squares, np.array([squares]), _SQUARES[0])
+            self.trail = added(self.trail, lowest, highest)
             self.decayed_minimum = self.decayed_minimum * DECAY + lowest
             self.decayed_maximum = self.decayed_maximum * DECAY + highest
 
@@ -207,7 +258,6 @@ class TensorStatistics:
         # In float32 a factor of at least 1 is exact; a smaller one may flush tiny negative values to zero.
         real = np.float32 if self.exponent <= 0 else np.float64
         y = np.multiply(values, real(math.ldexp(1.0, -self.exponent)), dtype=real)
-        self.sum_of_squares += math.ldexp(float(np.dot(y, y)), 2 * self.exponent)
         np.floor(y, out=y)
         y -= real(self.first_bin)
         self.histogram += np.bincount(y.astype(np.intp), minlength=BINS)
@@ -221,8 +271,10 @@ class TensorStatistics:
                 f"statistics of {self.channels} channels on axis {self.channel_axis} do not merge with "
                 f"{later.channels} on axis {later.channel_axis}"
             )
+        if self.has_tails != later.has_tails:
+            raise ValueError("statistics with tails do not merge with such without")
         fade = DECAY**later.samples
-        merged = TensorStatistics(
+        both = TensorStatistics(
             channel_axis=self.channel_axis,
             samples=self.samples + later.samples,
             count=self.count + later.count,
@@ -231,17 +283,19 @@ class TensorStatistics:
             exponent=self.exponent,
             first_bin=self.first_bin,
             histogram=self.histogram.copy(),
-            sum_of_squares=self.sum_of_squares + later.sum_of_squares,
+            squares=self.squares + later.squares,
             decayed_minimum=self.decayed_minimum * fade + later.decayed_minimum,
             decayed_maximum=self.decayed_maximum * fade + later.decayed_maximum,
             channel_minimum=np.minimum(self.channel_minimum, later.channel_minimum),
             channel_maximum=np.maximum(self.channel_maximum, later.channel_maximum),
-            channel_sum=self.channel_sum + later.channel_sum,
+            channel_sums=self.channel_sums + later.channel_sums,
+            trail=extended(self.trail, later.trail),
+            tails=merged(self.tails, later.tails),
         )
-        if merged.count:
-            merged._grow()
-            merged.histogram += _rebinned(later, merged.exponent, merged.first_bin)
-        return merged
+        if both.count:
+            both._grow()
+            both.histogram += _rebinned(later, both.exponent, both.first_bin)
+        return both
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """One array a field, as a sidecar file stores them."""
