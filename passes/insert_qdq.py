@@ -15,7 +15,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from qcompiler.arithmetic.affine import quantize
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
-from qcompiler.ir.quant_types import UniformType, column_scales
+from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import (
     body,
     defining,
@@ -29,7 +29,7 @@ from qcompiler.ir.values import (
 )
 from qcompiler.passes.canonicalize import constant_array
 from qcompiler.passes.fusion import matmul_bias
-from qcompiler.passes.integer_rules import present
+from qcompiler.passes.integer_rules import accumulator_scales, present
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _MARKS = ("q.integer", "q.types", "q.why", "q.weight", "q.why_weight", "q.operands", "q.original", "q.numbers")
@@ -145,7 +145,7 @@ def _quantize_weight(ctx: CompilerContext, op: Operation) -> None:
     real = constant_array(bias, ctx.store)
     x = defining(op.operands[0], DequantizeOp)
     assert real is not None and x is not None
-    scales = np.float64(quantized(x.x).scale) * column_scales(kind)
+    scales = accumulator_scales(quantized(x.x), kind, real.size)
     values = np.rint(real.reshape(-1).astype(np.float64) / scales)
     if np.abs(values).max(initial=0) >= 2**31:
         raise AssertionError(f"{describe(op)}: choose-scheme let the bias leave int32")

@@ -21,7 +21,7 @@ from qcompiler.ir.onnx_dialect import OnnxOp
 from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.q_base import ChosenOp, array, full_clamp
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, LutOp, RequantizeOp
-from qcompiler.ir.quant_types import UniformType
+from qcompiler.ir.quant_types import UniformType, column_scales
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import (
     defining,
@@ -154,7 +154,7 @@ def one_scale(kind: UniformType) -> bool:
 
 def accumulator_scales(x: UniformType, w: UniformType, channels: int) -> np.ndarray:
     """`s_x * s_w` in float64: one, or one for each output channel where `x` or `w` has a per-axis type."""
-    scales = w.scales.astype(np.float64).reshape(-1)
+    scales = column_scales(w)
     if x.per_tensor:
         return np.float64(x.scale) * scales
     return np.repeat(x.scales.astype(np.float64), channels // len(x.scales)) * scales

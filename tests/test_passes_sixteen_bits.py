@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
 import pytest
 from small_graphs import Feeds, Graph, assert_equal, feeds_of, onnxruntime_outputs, outputs, passed, sqnr
-from xdsl.dialects.builtin import DictionaryAttr, FloatAttr, StringAttr, TensorType, f32, f64
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FloatAttr, StringAttr, TensorType, f32, f64
 from xdsl.ir import Block, SSAValue
 
 import qcompiler
@@ -27,6 +28,7 @@ from qcompiler.ir.rewriting import verify_module
 from qcompiler.ir.text import parse_module, print_module
 from qcompiler.ir.values import body, location_names, quantized, shape, value_names
 from qcompiler.model import Model
+from qcompiler.passes import choose_scheme
 from qcompiler.passes.integer_rules import sixteen_bit_obstacle
 from qcompiler.pipeline import Stage, set_stage
 from qcompiler.verify import verify
@@ -324,6 +326,22 @@ def test_operands_of_products_and_softmax_have_8_bits() -> None:
 def test_readers_that_stay_float_do_not_hinder() -> None:
     g = Graph(x=(4, 8), v=(8,))
     assert obstacles(g, g("MatMul", "x", "v"))["x"] is None
+
+
+def test_biases_behind_one_scale_a_channel() -> None:
+    """insert-qdq stores the bias of a depthwise convolution in the scales of its own sums."""
+    g = Graph(x=(1, 3, 8, 8))
+    front = g("Relu", g("Conv", "x", channels(g, 6, 3, 1, 1)))
+    end = g("Conv", front, g.weight(12, 1, 3, 3), g.weight(12), group=6)
+    proto = g.proto(end)
+    feeds = feeds_of(proto)
+    with mock.patch.object(choose_scheme, "border", lambda module, gains, inner: (0.0, set(gains))):
+        model = passed(import_graph(proto), "canonicalize,calibrate,choose-scheme", feeds)
+    relu = next(op for op in body(model.module).ops if op_name(op) == "Relu")
+    relu.attributes["q.types"] = ArrayAttr([UniformType.make("u8", np.geomspace(0.001, 0.03, 6), axis=1)])
+    integer = passed(model, "insert-qdq,integerize")
+    assert "onnx.Conv" not in op_names(integer)
+    assert sqnr([onnxruntime_outputs(proto, f) for f in feeds], outputs(integer, feeds), end) > 30
 
 
 # ------------------------------------------------------------------------------------- what has no integer form
