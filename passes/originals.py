@@ -12,6 +12,7 @@ from xdsl.ir import Block, Operation
 
 from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.store import ConstantStore
+from qcompiler.ir.values import location
 from qcompiler.passes.canonicalize import constant_array
 from qcompiler.passes.integer_rules import present
 
@@ -21,7 +22,7 @@ _ATTRIBUTE = "q.original"
 def replace_constant(op: Operation, index: int, array: np.ndarray, name: str, store: ConstantStore) -> None:
     """Puts `array`, under a name like `name`, in the place of a constant operand; an absent last one was zeros."""
     old = present(op, index)
-    constant = ConstantOp.of(store, name, array, location=op.location)
+    constant = ConstantOp.of(store, name, array, location=location(name))  # the op's would take its name from it
     assert isinstance(op.parent, Block)
     op.parent.insert_op_before(constant, op)
     recorded = op.attributes.get(_ATTRIBUTE)
