@@ -70,17 +70,23 @@ def quantizing_passes(
     keep_float: Sequence[str],
     limit: int | None,
     profile: str | None = None,
+    weight_group: int = 0,
+    weight_bits: int = 8,
 ) -> tuple[ModulePass, ...]:
     """From the float graph to quantize and dequantize around every op that is to run in integers."""
     from qcompiler.passes.assign_precision import AssignPrecision
     from qcompiler.passes.calibrate import Calibrate
     from qcompiler.passes.choose_scheme import ChooseScheme
+    from qcompiler.passes.group_weights import GroupWeights
+    from qcompiler.profiles import resolve_profile
 
+    wide = profile is None or bool(resolve_profile(profile).wide_activations)
     return (
         *parse("canonicalize,fold-batch-norm,canonicalize"),
         Calibrate(method=method, limit=limit),
         ChooseScheme(policy=policy, per_channel=per_channel, keep_float=tuple(keep_float), profile=profile),
-        AssignPrecision(policy=policy),
+        *((AssignPrecision(policy=policy),) if wide else ()),
+        GroupWeights(group=weight_group, bits=weight_bits),
         *parse("correct-bias,insert-qdq"),
     )
 
@@ -117,6 +123,8 @@ def quantize(
     limit: int | None = None,
     rounding: str | None = None,
     profile: str | None = None,
+    weight_group: int = 0,
+    weight_bits: int = 8,
     dump_ir: Path_ | None = None,
     progress: Progress | None = None,
 ) -> Quantized:
@@ -132,6 +140,8 @@ def quantize(
         limit: number of calibration samples to use at most.
         rounding: fp32, fixed or fixed2, in place of the target's own form.
         profile: a runtime whose limits the types must keep, so that it can read an export: onnxruntime, tensorrt...
+        weight_group: rows of a matrix product's constant that share a scale in each column; 0: all of a column.
+        weight_bits: bits of weights in groups, 8 or 4.
         dump_ir: folder for the text of the module after each pass.
 
     Raises:
@@ -153,6 +163,8 @@ def quantize(
             keep_float=keep_float,
             limit=limit,
             profile=profile,
+            weight_group=weight_group,
+            weight_bits=weight_bits,
         )
     passes = (*front, *lowering_passes(rounding))
     context = CompilerContext(model.store, calibration=feeds, target=spec, progress=progress, source=model.source)

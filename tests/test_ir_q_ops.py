@@ -82,6 +82,13 @@ CASES = {
         ([4, 5], [1, 0, 0, 2], [0, 0], [1.0, 0.5], [1, -1]),
         ([1, 7],),  # 0 + 2 * -1 = -2;  1 + 2 * 3 = 7 -> 3.5 -> 4
     ),
+    "matmul with groups of rows": Case(
+        '"q.matmul_grouped"(%a, %b, %c, %m, %f) {a_zero_point = 3 : i64, clamp = array<i64: 0, 255>, '
+        'group = 2 : i64, rounding = "fp32"} : (tensor<1x3x!u>, tensor<3x1xi8>, tensor<1xi32>, tensor<1xf64>, '
+        "tensor<2x1xi32>) -> tensor<1x1x!u>",
+        ([4, 5, 3 + 2], [1, 2, -1], [1], [0.5], [3, 4]),
+        ([7],),  # 1 + 3 * (1 + 4) + 4 * -2 = 8 -> 4
+    ),
     "add": Case(
         '"q.add"(%a, %b) {clamp = array<i64: 0, 255>} : (tensor<3x!u>, tensor<3x!u>) -> tensor<3x!u>',
         ([3, 5, 255], [3, 4, 255]),
@@ -409,6 +416,9 @@ INVALID = [
     ("reshape", "-> tensor<6x!u>", "-> tensor<6x!v>", "the result must have the operand's type"),
     ("transpose", "array<i64: 1, 0>", "array<i64: 1, 1>", "perm must order the 2 axes, got [1, 1]"),
     ("transpose", "-> tensor<3x2x!u>", "-> tensor<2x3x!u>", "expected a result of shape [3, 2], found [2, 3]"),
+    ("matmul with groups of rows", "group = 2", "group = 4", "expected a group of 1..3 rows, found 4"),
+    ("matmul with groups of rows", "tensor<2x1xi32>", "tensor<3x1xi32>", "expected factors of shape [2, 1]"),
+    ("matmul with groups of rows", "tensor<3x1xi8>", "tensor<3x1xi16>", "expected a right operand of i8"),
     ("gather", "axis = 1", "axis = 2", "expected an axis in 0..1, found 2"),
     ("gather", "tensor<2xi64>", "tensor<2xi32>", "operand 'indices'"),
     ("gather", "-> tensor<2x2x!u>", "-> tensor<2x3x!u>", "expected a result of shape [2, 2], found [2, 3]"),
