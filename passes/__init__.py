@@ -18,6 +18,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "import-qdq": _load("qcompiler.passes.import_qdq", "ImportQDQ"),
     "canonicalize": _load("qcompiler.passes.canonicalize", "Canonicalize"),
     "fold-batch-norm": _load("qcompiler.passes.fold_batch_norm", "FoldBatchNorm"),
+    "decompose-recurrent": _load("qcompiler.passes.decompose_recurrent", "DecomposeRecurrent"),
     "calibrate": _load("qcompiler.passes.calibrate", "Calibrate"),
     "choose-scheme": _load("qcompiler.passes.choose_scheme", "ChooseScheme"),
     "assign-precision": _load("qcompiler.passes.assign_precision", "AssignPrecision"),

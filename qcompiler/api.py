@@ -82,7 +82,7 @@ def quantizing_passes(
 
     wide = profile is None or bool(resolve_profile(profile).wide_activations)
     return (
-        *parse("canonicalize,fold-batch-norm,canonicalize"),
+        *parse("canonicalize,fold-batch-norm,decompose-recurrent,canonicalize"),
         Calibrate(method=method, limit=limit),
         ChooseScheme(policy=policy, per_channel=per_channel, keep_float=tuple(keep_float), profile=profile),
         *((AssignPrecision(policy=policy),) if wide else ()),
