@@ -19,6 +19,7 @@ from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import body, location_names, quantized, users
+from qcompiler.recipe import Recipe
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
@@ -261,20 +262,21 @@ def _constant_problem(op: DequantizeOp, profile: Profile) -> str | None:
 # ------------------------------------------------------------------------------------------------ recipes
 
 
-def check_settings(settings: Mapping[str, object], profile: Profile, where: str) -> None:
-    """Checks the settings of one rule of a recipe: `precision`, `scheme`, `weights`.
+def check_recipe(recipe: Recipe, profile: Profile) -> None:
+    """Checks that a runtime takes what every rule of a recipe asks for.
 
     Raises:
-        ModelError: the profile cannot take what they ask for; the message names `where`.
+        ModelError: it does not; the message names the rule's layers and says why.
     """
-    reason = None
-    precision, scheme, weights = (str(settings.get(k, "")) for k in ("precision", "scheme", "weights"))
-    if precision == "int16" and "i16" not in profile.wide_activations:
-        found = " or ".join(profile.wide_activations) or "none"
-        reason = f'no signed activations of 16 bits (it takes {found}), and precision = "int16" stores them'
-    elif scheme == "affine" and not profile.affine:
-        reason = 'symmetric activations only, and scheme = "affine" asks for a zero point'
-    elif weights.startswith("per-group") and not profile.per_group:
-        reason = f'no weights with a scale a group, and weights = "{weights}" asks for them'
-    if reason is not None:
-        raise ModelError(f"{where}: profile '{profile.name}' takes {reason}; change the rule or the profile")
+    for rule in recipe.layers:
+        reason = None
+        if rule.precision == "int16" and not profile.wide_activations:
+            reason = 'no activations of 16 bits, and precision = "int16" stores them'
+        elif rule.scheme == "affine" and not profile.affine:
+            reason = 'symmetric activations only, and scheme = "affine" asks for a zero point'
+        elif (rule.weights or "").startswith("per-group") and not profile.per_group:
+            reason = f'no weights with a scale a group, and weights = "{rule.weights}" asks for them'
+        if reason is not None:
+            raise ModelError(
+                f"recipe: layer '{rule.match}': profile '{profile.name}' takes {reason}; change the rule or the profile"
+            )

@@ -25,7 +25,8 @@ from qcompiler.ir.q_elementwise import QuantizeOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import body, quantized, shape
 from qcompiler.model import Model
-from qcompiler.profiles import PROFILES, check_module, check_settings, constraints, resolve_profile
+from qcompiler.profiles import PROFILES, check_module, check_recipe, constraints, resolve_profile
+from qcompiler.recipe import LayerRule, Recipe
 
 _OPERATORS = {
     "conv": "QLinearConv",
@@ -177,17 +178,17 @@ def test_refusal_names_the_node_and_the_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "settings", "reason"),
+    ("profile", "rule", "reason"),
     [
-        ("tensorrt", {"precision": "int16"}, "no signed activations of 16 bits"),
-        ("tensorrt", {"scheme": "affine"}, "symmetric activations only"),
-        ("qnn", {"weights": "per-group:32"}, "no weights with a scale a group"),
+        ("tensorrt", LayerRule("a*", precision="int16"), "no activations of 16 bits"),
+        ("tensorrt", LayerRule("a*", scheme="affine"), "symmetric activations only"),
+        ("qnn", LayerRule("a*", weights="per-group:32"), "no weights with a scale a group"),
     ],
 )
-def test_settings_against_a_profile(profile: str, settings: dict[str, str], reason: str) -> None:
-    with pytest.raises(ModelError, match=f"rule 1: profile '{profile}' takes {reason}"):
-        check_settings(settings, resolve_profile(profile), "rule 1")
-    check_settings(settings, resolve_profile("onnxruntime"), "rule 1")
+def test_recipe_against_a_profile(profile: str, rule: LayerRule, reason: str) -> None:
+    with pytest.raises(ModelError, match=rf"layer 'a\*': profile '{profile}' takes {reason}"):
+        check_recipe(Recipe((rule,)), resolve_profile(profile))
+    check_recipe(Recipe((rule,)), resolve_profile("onnxruntime"))
 
 
 def test_every_profile_names_its_sources() -> None:
