@@ -21,7 +21,7 @@ from qcompiler.ir.values import body, integer, value_names
 from qcompiler.passes.calibrate import load_statistics
 from qcompiler.passes.canonicalize import constant_array, macs
 from qcompiler.passes.integer_rules import present
-from qcompiler.passes.originals import replace_constant
+from qcompiler.passes.originals import original, replace_constant
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 
@@ -51,7 +51,7 @@ class CorrectBias(QuantPass):
         assert weight is not None and old is not None
         scales, zeros, axis = kind.spread(weight.shape)
         stored = quantize(weight, scales, zeros, kind.qmin, kind.qmax, kind.dtype, axis)
-        error = dequantize(stored, scales, zeros, axis).astype(np.float64) - weight
+        error = dequantize(stored, scales, zeros, axis).astype(np.float64) - original(op, 1, ctx.store)
         if op_name(op) == "Conv":
             rows = error.reshape(weight.shape[0], weight.shape[1], -1).sum(axis=2)
             group = integer(op.properties.get("group"), 1)

@@ -61,7 +61,7 @@ def test_shards_equal_one_run_and_stand_for_the_data(tmp_path: Path) -> None:
     pipeline = "canonicalize,calibrate{method=entropy},choose-scheme"
     text = [passed(import_graph(proto()), pipeline, data).text() for data in (both, one)]  # type: ignore[arg-type]
     assert text[0].replace(both.data[0], "").count("q.types") == text[1].count("q.types") > 0
-    with pytest.raises(CalibrationError, match="does not fit .*another model"):
+    with pytest.raises(CalibrationError, match=r"does not fit .*another model"):
         passed(import_graph(proto(0.4)), pipeline, both)  # type: ignore[arg-type]
     with pytest.raises(CalibrationError, match="statistics alone"):
         list(both)

@@ -7,6 +7,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -133,7 +134,7 @@ def _spread(total: int, limit: int | None, label: str) -> list[int]:
 
 @dataclass(frozen=True)
 class _Array:
-    """An array in memory, or mapped into it."""
+    """An array in memory."""
 
     values: np.ndarray
 
@@ -153,29 +154,45 @@ class _Array:
 
 @dataclass(frozen=True)
 class _Member:
-    """An array in a .npz file, compressed or not, of which one sample at a time is read."""
+    """An array in a .npz file, compressed or not, or a .npy file, of which one sample at a time is read.
+
+    It is not mapped into memory, where all that was read would count as the process's own.
+    """
 
     path: Path
-    member: str
+    member: str | None
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool
 
     def rows(self, chosen: Sequence[int], samples: int, shape: Sequence[int]) -> Iterator[np.ndarray]:
         if self.fortran:
-            with np.load(self.path) as arrays:
-                yield from _Array(arrays[self.member.removesuffix(".npy")]).rows(chosen, samples, shape)
+            yield from _Array(self._load()).rows(chosen, samples, shape)
             return
         size = prod(shape) * self.dtype.itemsize
-        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
+        with _opened(self.path, self.member) as stream:
             _read_header(stream)
             begin = stream.tell()
             for i in chosen:
                 stream.seek(begin + i * size)
                 data = stream.read(size)
                 if len(data) != size:
-                    raise EOFError(f"{self.member} ends inside sample {i}")
+                    raise EOFError(f"{self.member or self.path.name} ends inside sample {i}")
                 yield np.frombuffer(data, self.dtype).reshape(shape)
+
+    def _load(self) -> np.ndarray:
+        with _opened(self.path, self.member) as stream:
+            return np.lib.format.read_array(stream)
+
+
+@contextmanager
+def _opened(path: Path, member: str | None) -> Iterator[Any]:
+    if member is None:
+        with path.open("rb") as stream:
+            yield stream
+        return
+    with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+        yield stream
 
 
 def _read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -222,7 +239,12 @@ def _open_file(path: Path, inputs: Inputs) -> _Part:
     columns: dict[str, _Array | _Member] = {}
     try:
         if path.suffix == ".npy":
-            columns[path.stem] = _Array(np.load(path, mmap_mode="r"))
+            with path.open("rb") as stream:
+                shape, fortran, dtype = _read_header(stream)
+                stored = os.fstat(stream.fileno()).st_size - stream.tell()
+            if stored < prod(shape) * dtype.itemsize:
+                raise EOFError(f"it holds {stored} bytes of {prod(shape) * dtype.itemsize}")
+            columns[path.stem] = _Member(path, None, shape, dtype, fortran)
         elif path.suffix == ".npz":
             with zipfile.ZipFile(path) as archive:
                 for member in archive.namelist():
