@@ -41,8 +41,8 @@ class AssignPrecision(QuantPass):
 
     `samples`: number of calibration samples to measure on. `threshold`: SQNR in dB, at the outputs, of one activation
     quantized alone, below which it gets 16 bits, or its layers float if these have at most the share `float-share` of
-    the multiply-adds; below `severe` dB the share `severe-share`. `policy` mixed: layers whose rounded weights alone
-    are below the threshold stay float too, as far as `float-share` allows.
+    the multiply-adds; below `severe` dB the share `severe-share`; `float-macs` of them in any case. `policy` mixed:
+    layers whose rounded weights alone are below the threshold stay float too, as far as this allows.
     """
 
     name: ClassVar[str] = "assign-precision"
@@ -53,6 +53,7 @@ class AssignPrecision(QuantPass):
     float_share: float = 0.05
     severe: float = 15.0
     severe_share: float = 0.5
+    float_macs: int = 500_000
 
     def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
         if self.policy not in POLICIES:
@@ -124,7 +125,8 @@ class _Assigner:
         new = [op for op in wanted if op not in self.floated]
         severe = decibel(noise) < self.options.severe
         share = self.options.severe_share if severe else self.options.float_share
-        if sum(macs(op) for op in (*self.floated, *new)) > share * self.total or any(map(_has_recipe, new)):
+        allowed = max(share * self.total, self.options.float_macs)
+        if (new and sum(macs(op) for op in (*self.floated, *new)) > allowed) or any(map(_has_recipe, new)):
             return False
         for op in new:
             make_float(op, reason)

@@ -1,7 +1,7 @@
 """What quantizing costs at the outputs, measured on real samples: relative noise power, and its SQNR in dB.
 
-The noise of several outputs is the mean of their noises, each relative to the power of its own float values over all
-samples, so that every output counts alike, whatever its size and scale.
+The noise is the mean over samples and outputs of the error's power relative to that of the float values, so that every
+output and every sample counts alike, whatever its size and scale: what spoils quiet recordings shows beside loud ones.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from qcompiler.passes.sites import Level, Simulation, Site
 
 Feed = Mapping[str, np.ndarray]
 Outputs = Mapping[str, np.ndarray]
+_QUIET = 0.01
+"""The power of a sample counts as at least this share of the mean over samples."""
+
 _FLOOR = 1e-30
 """Noise below this is taken as none: 300 dB."""
 
@@ -62,16 +65,20 @@ class Noise:
     def __init__(self, reference: Sequence[Outputs]) -> None:
         self.reference = reference
         names = [n for n, a in reference[0].items() if a.dtype.kind == "f"] or list(reference[0])
-        self._power = {n: sum(_power(outputs[n]) for outputs in reference) for n in names}
+        self._power: dict[str, np.ndarray] = {}
+        for name in names:
+            own = np.array([_power(outputs[name]) for outputs in reference])
+            self._power[name] = np.maximum(own, _QUIET * own.mean())
 
     def __call__(self, runs: Iterable[Outputs]) -> float:
         """The noise of one run a sample, in the order of the reference; infinite for outputs that are not finite."""
-        sums = dict.fromkeys(self._power, 0.0)
-        for wanted, found in zip(self.reference, runs, strict=True):
-            for name in sums:
-                sums[name] += _power(found[name].astype(np.float64) - wanted[name])
-        noise = np.mean([n / p if (p := self._power[name]) > 0 else float(n > 0) for name, n in sums.items()])
-        return float(noise) if np.isfinite(noise) else float("inf")
+        noise = []
+        for i, (wanted, found) in enumerate(zip(self.reference, runs, strict=True)):
+            for name, powers in self._power.items():
+                error = _power(found[name].astype(np.float64) - wanted[name])
+                noise.append(error / powers[i] if powers[i] > 0 else float(error > 0))
+        mean = float(np.mean(noise))
+        return mean if np.isfinite(mean) else float("inf")
 
 
 def _power(array: np.ndarray) -> float:

@@ -202,7 +202,7 @@ def _upgrade(
     site: Site,
     noise: float,
     together: Mapping[Operation, list[Operation]],
-    constants: Mapping[Operation | None, Site],
+    constants: Mapping[Operation, Site],
 ) -> _Upgrade | None:
     """16 bits for an activation, and float for what reads or writes 8 bits only; float for the layer of a constant."""
     levels: dict[Site, Level] = {}

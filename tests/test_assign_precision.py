@@ -72,7 +72,7 @@ def test_layers_in_the_way_stay_float_if_they_are_few() -> None:
 
 
 def test_layers_in_the_way_stay_integer_if_they_are_many() -> None:
-    model = assigned("Conv", "{float-share=0.0 severe-share=0.0}")
+    model = assigned("Conv", "{float-share=0.0 severe-share=0.0 float-macs=0}")
     assert "q.integer" in op_named(model, "conv1").attributes
     kind = value_type(op_named(model, "conv0").results[0])
     assert kind is not None and kind.storage == "u8"
