@@ -114,7 +114,7 @@ def test_host_kernel(spec: TargetSpec, dtype: str) -> None:
         factors = rng.integers(1, 257, (-(-k // group), n)).astype(np.int32)
         bias = rng.integers(-(10**5), 10**5, n).astype(np.int32)
         multiplier = rng.uniform(1e-7, 3e-6, n)
-        for out, rounding in (("uint8", "fp32"), ("int8", "fixed")):
+        for out, rounding in (("uint8", "fp32"), ("int8", "fixed"), ("int16", "fp32")):
             zero = 128 if out == "uint8" else -3
             limits = np.iinfo(out)
             form = Requantize(rounding, multiplier, zero, (limits.min + 3, limits.max), out)  # type: ignore[arg-type]

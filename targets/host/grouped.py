@@ -26,7 +26,7 @@ from qcompiler.targets.host.dense import (
     schedule_tile,
     tile_start,
 )
-from qcompiler.targets.host.epilogue import Epilogue, Part, is_bounded
+from qcompiler.targets.host.epilogue import STORED, Epilogue, Part, is_bounded
 from qcompiler.targets.host.isa import QUAD, Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
 
@@ -36,10 +36,10 @@ def grouped_kernel(
 ) -> Kernel:
     """The kernel for int8 `b` `[k, n]`, factors int32 `[groups, n]` and bias int32 `[n]`; zero points are folded.
 
-    Results in 16 bits take the target-neutral loops on the weights times their factors.
+    Results in uint16 take the target-neutral loops on the weights times their factors.
     """
     effective = effective_weights(b, factors, group)
-    if workload.requantize.out_dtype not in ("uint8", "int8"):
+    if workload.requantize.out_dtype not in STORED:
         return generic_matmul(replace(workload, b_dtype="int16"), effective, bias)
     isa = isa_of(spec.instruction_set)
     rows = int(np.prod(workload.y_shape[:-1]))
