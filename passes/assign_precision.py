@@ -15,6 +15,7 @@ from typing import ClassVar
 from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
 from xdsl.ir import Operation
 
+from qcompiler.calibration.cache import SavedCalibration
 from qcompiler.errors import CalibrationError, PipelineError
 from qcompiler.ir.values import body, users
 from qcompiler.passes.canonicalize import macs
@@ -56,6 +57,9 @@ class AssignPrecision(QuantPass):
     float_macs: int = 500_000
 
     def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
+        if isinstance(ctx.calibration, SavedCalibration):
+            ctx.notes.append(f"{ctx.calibration.source} holds no samples to measure on: nothing was given 16 bits")
+            return
         if self.policy not in POLICIES:
             raise PipelineError(f"unknown policy '{self.policy}'; known: {', '.join(POLICIES)}")
         if ctx.calibration is None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from qcompiler.bundle import Bundle
+    from qcompiler.calibration.cache import SavedCalibration
 
 Path_ = str | os.PathLike[str]
 Calibration = Path_ | Iterable[Mapping[str, np.ndarray]]
@@ -69,6 +70,7 @@ def quantizing_passes(
     per_channel: bool,
     keep_float: Sequence[str],
     limit: int | None,
+    calibration_cache: Path_ | None = None,
     profile: str | None = None,
     weight_group: int = 0,
     weight_bits: int = 8,
@@ -83,7 +85,7 @@ def quantizing_passes(
     wide = profile is None or bool(resolve_profile(profile).wide_activations)
     return (
         *parse("canonicalize,fold-batch-norm,decompose-recurrent,canonicalize"),
-        Calibrate(method=method, limit=limit),
+        Calibrate(method, limit, None if calibration_cache is None else str(calibration_cache)),
         ChooseScheme(policy=policy, per_channel=per_channel, keep_float=tuple(keep_float), profile=profile),
         *((AssignPrecision(policy=policy),) if wide else ()),
         GroupWeights(group=weight_group, bits=weight_bits),
@@ -104,11 +106,46 @@ def open_feeds(model: Model, calibration: Calibration, limit: int | None = None)
     Raises:
         CalibrationError: data that is empty, or of the wrong name, shape or type, or not finite.
     """
+    from qcompiler.calibration.cache import SavedCalibration
     from qcompiler.calibration.data import open_calibration
 
+    if isinstance(calibration, SavedCalibration):
+        return calibration
+    if isinstance(calibration, str | os.PathLike) and Path(calibration).suffix == ".safetensors":
+        return SavedCalibration.load(Path(calibration))
     arguments = body(model.module).args
     inputs = {n: (shape(a), dtype_of(a)) for n, a in zip(model.inputs, arguments, strict=True)}
     return open_calibration(calibration, inputs, limit)
+
+
+def calibrate(
+    model: Model,
+    calibration: Calibration,
+    output: Path_,
+    *,
+    method: str = "minmax",
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> SavedCalibration:
+    """Writes the statistics that `quantize` takes of a model and a shard of data to a file, which can stand for it.
+
+    Raises:
+        QCompilerError: see the subclasses.
+    """
+    from itertools import takewhile
+
+    from qcompiler.calibration.cache import SavedCalibration
+
+    model = model.clone()
+    path = Path(output)
+    path.unlink(missing_ok=True)
+    passes = quantizing_passes(
+        method=method, policy="auto", per_channel=True, keep_float=(), limit=limit, calibration_cache=path
+    )
+    front = list(takewhile(lambda p: p.name != "choose-scheme", passes))
+    feeds = open_feeds(model, calibration, limit)
+    PassManager(tuple(front)).run(model, CompilerContext(calibration=feeds, progress=progress, source=model.source))
+    return SavedCalibration.load(path)
 
 
 def quantize(
@@ -121,6 +158,7 @@ def quantize(
     per_channel: bool = True,
     keep_float: Sequence[str] = (),
     limit: int | None = None,
+    calibration_cache: Path_ | None = None,
     rounding: str | None = None,
     profile: str | None = None,
     weight_group: int = 0,
@@ -138,6 +176,7 @@ def quantize(
         method: how ranges are taken from calibration: minmax, moving-average, percentile, entropy, mse.
         keep_float: names of nodes that stay float.
         limit: number of calibration samples to use at most.
+        calibration_cache: a file for the statistics, used while model and data are the same, else made anew.
         rounding: fp32, fixed or fixed2, in place of the target's own form.
         profile: a runtime whose limits the types must keep, so that it can read an export: onnxruntime, tensorrt...
         weight_group: rows of a matrix product's constant that share a scale in each column; 0: all of a column.
@@ -162,6 +201,7 @@ def quantize(
             per_channel=per_channel,
             keep_float=keep_float,
             limit=limit,
+            calibration_cache=calibration_cache,
             profile=profile,
             weight_group=weight_group,
             weight_bits=weight_bits,

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from small_graphs import Graph, feeds_of, passed, run_passes
+from small_graphs import Graph, feeds_of, outputs, passed, run_passes
 
+import qcompiler
 from qcompiler.calibration.cache import SavedCalibration
 from qcompiler.calibration.convergence import convergence
+from qcompiler.cli import main
 from qcompiler.errors import CalibrationError
 from qcompiler.frontends.onnx_import import import_graph
 
@@ -72,3 +74,19 @@ def test_shards_of_unlike_models_do_not_merge(tmp_path: Path) -> None:
         saved(tmp_path / name, feeds_of(proto()), scale=scale)
     with pytest.raises(CalibrationError, match="different models"):
         SavedCalibration.load(tmp_path / "a").merge(SavedCalibration.load(tmp_path / "b"))
+
+
+def test_shards_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    feeds = feeds_of(proto(), count=4)
+    onnx.save(proto(), str(tmp_path / "m.onnx"))
+    for name, part in (("a", feeds[:2]), ("b", feeds[2:])):
+        np.savez(tmp_path / f"{name}.npz", x=np.stack([f["x"] for f in part]))
+        arguments = ["calibrate", f"{tmp_path}/m.onnx", "--calibration", f"{tmp_path}/{name}.npz"]
+        assert main([*arguments, "-o", f"{tmp_path}/{name}.safetensors", "-q"]) == 0
+    merge = ["merge-calibration", f"{tmp_path}/a.safetensors", f"{tmp_path}/b.safetensors"]
+    assert main([*merge, "-o", f"{tmp_path}/all.safetensors"]) == 0
+    assert "4 samples" in capsys.readouterr().out
+    model = qcompiler.import_onnx(tmp_path / "m.onnx")
+    found = [qcompiler.quantize(model, data).model for data in (tmp_path / "all.safetensors", feeds)]
+    for old, new in zip(*(outputs(m, feeds) for m in found), strict=True):
+        np.testing.assert_array_equal(old["conv2"], new["conv2"])

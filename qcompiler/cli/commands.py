@@ -42,6 +42,7 @@ def compile_command(options: Namespace) -> None:
             per_channel=not options.per_tensor,
             keep_float=tuple(options.keep_float),
             limit=options.limit,
+            calibration_cache=options.calibration_cache,
             rounding=options.rounding,
             dump_ir=options.dump_ir,
             progress=shown,

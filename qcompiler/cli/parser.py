@@ -18,6 +18,8 @@ OUT is a bundle: the folder that compile writes. FILE.mlir is a dump of --dump-i
 def _command(name: str) -> Callable[[argparse.Namespace], None]:
     """The function of a command, imported when it is called."""
     own = name.removesuffix("_command") if name in ("sensitivity_command", "export_command") else "commands"
+    if name in ("calibrate_command", "merge_calibration_command"):
+        own = "calibration"
     return lambda options: getattr(import_module(f"qcompiler.cli.{own}"), name)(options)
 
 
@@ -57,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=_FORMATS,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.set_defaults(run=_command(f"{name}_command"))
+        sub.set_defaults(run=_command(f"{name.replace('-', '_')}_command"))
         sub.add_argument("--json", action="store_true", help="print one JSON document instead of text")
         sub.add_argument("-q", "--quiet", action="store_true", help="show no progress")
         return sub
@@ -66,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     _run(command("run", "Run a bundle on arrays."))
     _opt(command("opt", "Run passes on the IR."))
     _inspect(command("inspect", "Show what is quantized and how, what stays float and why, and the sizes."))
+    _calibrate(command("calibrate", "Run the float model on data and write statistics, which can stand for the data."))
+    _merge_calibration(command("merge-calibration", "Merge the statistics of several shards, in their order."))
     _sensitivity(command("sensitivity", "Measure what quantizing each tensor costs at the outputs, worst first."))
     _compare(command("compare", "Measure every layer of a bundle against the float model, in dB."))
     _export(command("export", "Write a quantized model as ONNX for other runtimes."))
@@ -109,6 +113,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         help="how ranges are taken from the calibration: minmax, moving-average, percentile, entropy, mse",
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N calibration samples")
+    parser.add_argument("--calibration-cache", type=Path, metavar="FILE", help="keep the statistics here for next time")
     parser.add_argument(
         "--keep-float",
         action="append",
@@ -153,6 +158,20 @@ def _opt(parser: argparse.ArgumentParser) -> None:
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="OUT|MODEL.onnx|FILE.mlir")
+
+
+def _calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    parser.add_argument("--calibration", type=Path, metavar="DATA", required=True, help="inputs typical of the use")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.safetensors", required=True)
+    _shapes(parser)
+    parser.add_argument("--method", default="minmax", help="range method to prepare for; outlier needs more statistics")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N calibration samples")
+
+
+def _merge_calibration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE.safetensors")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.safetensors", required=True)
 
 
 def _sensitivity(parser: argparse.ArgumentParser) -> None:
