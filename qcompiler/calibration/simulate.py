@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from qcompiler.arithmetic.affine import along_axis, quantize
+from qcompiler.arithmetic.affine import along_axis, dequantize, quantize
 from qcompiler.errors import CalibrationError, ModelError
 from qcompiler.exporters.onnx_export import save_onnx
 from qcompiler.ir.quant_types import UniformType
@@ -55,18 +55,9 @@ class Variable:
 
 def rounded(array: np.ndarray, kind: UniformType) -> np.ndarray:
     """float32 `array` after quantize and dequantize with a type of any granularity."""
-    scales, zeros = _spread(kind.scales, kind, array.shape), _spread(kind.zero_points, kind, array.shape)
-    stored = quantize(array, scales, zeros, kind.qmin, kind.qmax, np.int32)
-    return (stored - zeros).astype(np.float32) * scales
-
-
-def _spread(values: np.ndarray, kind: UniformType, shape: Sequence[int]) -> np.ndarray:
-    """Scales or zero points of a type, so that they broadcast to a tensor of this shape."""
-    if not kind.blocks:
-        return along_axis(values, kind.axis, len(shape))
-    for axis, block in kind.blocks.items():
-        values = values.repeat(block, axis)
-    return values[tuple(slice(extent) if axis in kind.blocks else slice(None) for axis, extent in enumerate(shape))]
+    scales, zeros, axis = kind.spread(array.shape)
+    stored = quantize(array, scales, zeros, kind.qmin, kind.qmax, np.int32, axis)
+    return dequantize(stored, scales, zeros, axis)
 
 
 class Simulator:
