@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,6 +11,26 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from qcompiler.frontends.onnx_load import NormalizedModel
+
+
+def node(op: str, inputs: str, outputs: str = "y", name: str = "n", **attributes: Any) -> onnx.NodeProto:
+    """A node whose inputs and outputs are named in comma-separated lists."""
+    return helper.make_node(op, inputs.split(","), outputs.split(","), name, **attributes)
+
+
+def i64(*values: int) -> np.ndarray:
+    """A vector of int64."""
+    return np.array(values, np.int64)
+
+
+def weights(*shape: int) -> np.ndarray:
+    """Random float32 weights, the same at each call."""
+    return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+
+
+def shape_of(value: onnx.ValueInfoProto) -> list[int]:
+    """The sizes of a declared value."""
+    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
 def model_of(
