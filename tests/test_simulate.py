@@ -11,7 +11,7 @@ import pytest
 from small_graphs import GRAPHS, TO_QDQ, Feeds, Graph, feeds_of, outputs, passed, sqnr, stages
 
 from qcompiler.arithmetic.affine import dequantize, quantize
-from qcompiler.calibration.simulate import rounded
+from qcompiler.calibration.simulate import Simulator, Tap, rounded
 from qcompiler.errors import CalibrationError
 from qcompiler.frontends.onnx_import import import_graph
 from qcompiler.ir.quant_types import UniformType
@@ -108,6 +108,15 @@ def test_biases_are_replaced_and_prefixes_observed() -> None:
     after = simulated.observe(feeds[0], values, {}, Level.FLOAT, shift)
     assert np.array_equal(before[0], after[0])
     np.testing.assert_allclose(after[1], before[1] + 1, atol=1e-5)
+
+
+def test_an_activation_with_one_scale_a_channel() -> None:
+    g = Graph(x=(1, 3, 4, 4))
+    proto = g.proto(g("Relu", "x"))
+    kind = UniformType.make("u8", [0.1, 0.02, 0.5], 10, axis=1)
+    feed = feeds_of(proto)[0]
+    (found,) = Simulator(proto, [Tap("relu0", 4)]).run(feed, {"relu0": kind}, {}).values()
+    assert np.array_equal(found, rounded(np.maximum(feed["x"], 0), kind))
 
 
 def test_a_failing_run_says_so() -> None:

@@ -144,12 +144,9 @@ def _exact(value: str) -> dict[str, np.ndarray]:
 
 
 def _rounding(value: str, kind: UniformType, rank: int) -> dict[str, np.ndarray]:
-    """Inputs of a tap that rounds to a type."""
-    zeros = kind.zero_points
-    scale, low, high = (
-        np.ascontiguousarray(along_axis(np.asarray(a, np.float32), kind.axis, rank))
-        for a in (kind.scales, kind.qmin - zeros, kind.qmax - zeros)
-    )
+    """Inputs of a tap that rounds to a type; the zero points of a per-axis type are equal."""
+    scale = np.ascontiguousarray(along_axis(kind.scales, kind.axis, rank))
+    low, high = (np.array(limit - kind.zero_point, np.float32) for limit in (kind.qmin, kind.qmax))
     return {f"{value}//on": np.array(True), f"{value}//scale": scale, f"{value}//low": low, f"{value}//high": high}
 
 
