@@ -17,7 +17,7 @@ from xdsl.ir import Attribute, Operation, SSAValue
 
 from qcompiler.ir.pointwise import CLAMPS, Pointwise, clamp_bounds, evaluate, fused_clamp, op_name
 from qcompiler.ir.q_base import number
-from qcompiler.ir.q_elementwise import DequantizeOp, QuantizeOp
+from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
 from qcompiler.ir.q_movement import SplitOp
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.values import body, defining, integer, quantized, rank, shape, users
@@ -45,7 +45,20 @@ class Integerize(QuantPass):
             elif isinstance(op, QuantizeOp) and isinstance(op.x.owner, Operation) and op.parent is not None:
                 _quantize(ctx, op, pointwise)
         remove_dead(module)
+        for op in list(body(module).ops):
+            if isinstance(op, DequantizeOp) and isinstance(op.x.owner, ConstantOp):
+                _fold(ctx, op, op.x.owner)
+        remove_dead(module)
         _explain_float(ctx, module)
+
+
+def _fold(ctx: CompilerContext, op: DequantizeOp, stored: ConstantOp) -> None:
+    """The real values of a constant that a float op reads."""
+    (values,) = op.evaluate(ctx.store[stored.resource])
+    constant = ConstantOp.of(ctx.store, f"{stored.resource}.real", values, location=op.location)
+    assert op.parent is not None
+    op.parent.insert_op_before(constant, op)
+    op.y.replace_all_uses_with(constant.y)
 
 
 def _drop_round_trip(op: QuantizeOp) -> None:

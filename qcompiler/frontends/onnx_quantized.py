@@ -1,7 +1,8 @@
 """Quantized ops of the operator form, as DequantizeLinear, the float op, QuantizeLinear.
 
-The two forms have the same real-number meaning: the model's scales and zero points are kept exactly. Sources:
-the ONNX operator documentation and, for `com.microsoft`, onnxruntime's ContribOperators.md.
+The two forms have the same real-number meaning: the model's scales and zero points are kept exactly. A convolution or
+product whose parameters are values of the program becomes ConvInteger or MatMulInteger, scaled. Sources: the ONNX
+operator documentation and, for `com.microsoft`, onnxruntime's ContribOperators.md.
 """
 
 from __future__ import annotations
@@ -184,6 +185,43 @@ def _concat(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     return _quantize(new, new.add("Concat", parts, "float", **_attributes(node)), 0)
 
 
+def _where(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    new = Replacement(graph, node)
+    operands = [node.input[0], _dequantize(new, 1, "x"), _dequantize(new, 4, "y")]
+    return _quantize(new, new.add("Where", operands, "float"), 7)
+
+
+def _matmul_to_float(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+    """MatMulIntegerToFloat: the int32 product by both scales, and a bias."""
+    if graph.rank(node.input[2]) is None:
+        return None
+    new = Replacement(graph, node)
+    operands = [node.input[0], node.input[1], _input(node, 4), _input(node, 5)]
+    return _scaled_product(new, operands, (node.input[2], node.input[3]), _input(node, 6))
+
+
+def _dynamic_matmul(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """DynamicQuantizeMatMul: the same, the left operand quantized by its own range."""
+    new = Replacement(graph, node)
+    stored, scale, zero = (graph.fresh(f"{node.output[0]}_{what}") for what in ("stored", "scale", "zero"))
+    name = f"{node.name or node.output[0]}.stored"
+    new.nodes.append(onnx.helper.make_node("DynamicQuantizeLinear", [node.input[0]], [stored, scale, zero], name))
+    operands = [stored, node.input[1], zero, _input(node, 3)]
+    return _scaled_product(new, operands, (scale, node.input[2]), _input(node, 4))
+
+
+def _scaled_product(
+    new: Replacement, operands: Sequence[str], scales: tuple[str, str], bias: str
+) -> list[onnx.NodeProto]:
+    if new.graph.rank(scales[0]) == 1 and not _is_single(new.graph, scales[0]):
+        scales = (_column(new, scales[0], [1], "rows"), scales[1])
+    real = new.add("Cast", [new.add("MatMulInteger", operands, "acc")], "float", to=onnx.TensorProto.FLOAT)
+    factors = [real, new.add("Mul", scales, "scale")]
+    if not bias:
+        return new.last("Mul", factors)
+    return new.last("Add", [new.add("Mul", factors, "real"), bias])
+
+
 def _standard(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     node.domain = ""
     return [node]
@@ -201,6 +239,9 @@ QUANTIZED: dict[tuple[str, str], Rewrite] = {
     ("com.microsoft", "QLinearGlobalAveragePool"): _unary("GlobalAveragePool"),
     ("com.microsoft", "QLinearSoftmax"): _softmax,
     ("com.microsoft", "QLinearConcat"): _concat,
+    ("com.microsoft", "QLinearWhere"): _where,
+    ("com.microsoft", "MatMulIntegerToFloat"): _matmul_to_float,
+    ("com.microsoft", "DynamicQuantizeMatMul"): _dynamic_matmul,
     ("com.microsoft", "QuantizeLinear"): _standard,
     ("com.microsoft", "DequantizeLinear"): _standard,
 }
