@@ -20,7 +20,7 @@ from qcompiler.passes.canonicalize import constant_array
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 
-def _affine(op: Operation, x: SSAValue, store: ConstantStore) -> tuple[np.ndarray, np.ndarray] | None:
+def channel_affine(op: Operation, x: SSAValue, store: ConstantStore) -> tuple[np.ndarray, np.ndarray] | None:
     """Factor and addend a channel (float64) of an op that computes `factor * x + addend`."""
     channels, spatial = shape(x)[1], rank(x) - 2
     if op_name(op) == "BatchNormalization":
@@ -53,7 +53,7 @@ class _IntoConv(RewritePattern):
         if x is None or shape(x) != shape(op.results[0]):
             return
         conv = x.owner
-        affine = _affine(op, x, self.store)
+        affine = channel_affine(op, x, self.store)
         weight = constant_array(conv.operands[1], self.store)
         has_bias = len(conv.operands) > 2 and not is_absent(conv.operands[2])
         bias = constant_array(conv.operands[2], self.store) if has_bias else np.zeros(shape(x)[1])
@@ -79,7 +79,7 @@ class _AsDepthwise(RewritePattern):
         if op_name(op) != "BatchNormalization" or rank(op.operands[0]) not in (3, 4) or len(op.results) != 1:
             return
         x = op.operands[0]
-        affine = _affine(op, x, self.store)
+        affine = channel_affine(op, x, self.store)
         if affine is None or (op_name(x.owner) == "Conv" and len(users(x)) == 1):
             return
         factor, addend = affine

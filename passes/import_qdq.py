@@ -21,10 +21,11 @@ from qcompiler.ir.onnx_dialect import ELEMENT_TYPES
 from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
 from qcompiler.ir.quant_types import UniformType
-from qcompiler.ir.rewriting import remove_dead
+from qcompiler.ir.rewriting import rewrite
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, describe, integer, is_float, rank, shape, tensor, users
 from qcompiler.passes.canonicalize import constant_array
+from qcompiler.passes.import_norm import NormIntoScales
 from qcompiler.passes.import_runtime import import_runtime
 from qcompiler.passes.integer_rules import present
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
@@ -64,7 +65,7 @@ class ImportQDQ(QuantPass):
             if op_name(op) == "DequantizeLinear":
                 _dequantize(ctx.store, op)
         import_runtime(ctx.store, module, ctx.source)
-        remove_dead(module)
+        rewrite(module, NormIntoScales(ctx.store))
 
 
 def _type(op: Operation, stored: SSAValue, store: ConstantStore) -> UniformType | None:

@@ -281,6 +281,42 @@ def test_weights_of_few_bits_run_in_integers(width: str, tmp_path: Path) -> None
     assert np.array_equal(bundle.run({"x": x})["y"], qcompiler.interpret(program, {"x": x})["y"])
 
 
+@pytest.mark.parametrize("biased", [False, True])
+def test_batch_normalization_behind_quantized_weights(biased: bool, tmp_path: Path) -> None:
+    """Of quantization-aware training: the convolution still runs in integers."""
+    constants = {
+        "s": np.float32(0.02),
+        "z": np.uint8(120),
+        "w": np.random.default_rng(1).integers(-127, 128, (3, 2, 3, 3)).astype(np.int8),
+        "ws": np.float32([0.01, 0.02, 0.03]),
+        "b": np.int32([100, -200, 300]),
+        "bs": np.float32([0.0002, 0.0004, 0.0006]),
+        "gamma": np.float32([1.5, -0.5, 2.0]),
+        "beta": np.float32([0.1, 0.2, -0.3]),
+        "mean": np.float32([0.5, -0.5, 0.25]),
+        "variance": np.float32([1.0, 2.0, 0.5]),
+        "t": np.float32(0.1),
+    }
+    nodes = [
+        node("QuantizeLinear", "x,s,z", "xq", "q"),
+        node("DequantizeLinear", "xq,s,z", "xd", "d"),
+        node("DequantizeLinear", "w,ws", "wd", "weights", axis=0),
+        *([node("DequantizeLinear", "b,bs", "bd", "bias", axis=0)] if biased else []),
+        node("Conv", "xd,wd,bd" if biased else "xd,wd", "c", "conv"),
+        node("BatchNormalization", "c,gamma,beta,mean,variance", "n", "norm"),
+        node("Relu", "n", "r", "relu"),
+        node("QuantizeLinear", "r,t,z", "cq", "cq"),
+        node("DequantizeLinear", "cq,t,z", "y", "cd"),
+    ]
+    model = model_of(nodes, {"x": [1, 2, 6, 6]}, ["y"], constants)
+    program, bundle = compiled(model, tmp_path)
+    assert not [op.name for op in body(program.model.module).ops if op.name.startswith("onnx.")]
+    x = np.random.default_rng(2).standard_normal((1, 2, 6, 6)).astype(np.float32)
+    expected, found = run(model, {"x": x})[0], bundle.run({"x": x})["y"]
+    assert np.abs(found - expected).max() <= 0.1001
+    assert np.mean(found != expected) < 0.05
+
+
 def test_quantized_weights_of_float_operations_are_dequantized(tmp_path: Path) -> None:
     stored, scales = np.arange(-12, 12, dtype=np.int8).reshape(6, 4), np.float32([0.1, 0.2, 0.3, 0.4])
     nodes = [node("DequantizeLinear", "w,s", "wd", "weights", axis=1), node("MatMul", "x,wd")]
