@@ -1,25 +1,28 @@
 """Pass `choose-scheme`: which ops run in integers, and the type of every tensor they touch, each with its reason.
 
 Results are attributes: `q.integer` on ops that become integer ops, `q.float` (the reason) on those that stay float,
-`q.types` (one type a result, a unit where none is stored) and `q.why` on ops, `q.types` on the function for its
-arguments, `q.weight` for the constant operand of an op. `insert-qdq` reads them.
+`q.types` (one type a result, a unit where none is stored), `q.why` and `q.numbers` (its figures) on ops, `q.types`
+on the function for its arguments, `q.weight` for the constant operand of an op. `insert-qdq` reads them.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
-from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr, UnitAttr
+import numpy as np
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FloatAttr, ModuleOp, StringAttr, UnitAttr, f32
 from xdsl.ir import Attribute, Operation, SSAValue
 
+from qcompiler.calibration.expected import Expected, Function
 from qcompiler.calibration.statistics import TensorStatistics
 from qcompiler.errors import CalibrationError, PipelineError
 from qcompiler.ir.graph import border, classes, is_activation
 from qcompiler.ir.onnx_dialect import NoneOp
-from qcompiler.ir.pointwise import Pointwise, fused_clamp, op_name
+from qcompiler.ir.pointwise import Pointwise, evaluate, fused_clamp, op_name
 from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import (
@@ -34,17 +37,20 @@ from qcompiler.ir.values import (
 )
 from qcompiler.passes.calibrate import calibration_method, load_statistics
 from qcompiler.passes.canonicalize import constant_array, macs
+from qcompiler.passes.channel_scales import channel_scales, depthwise_readers
 from qcompiler.passes.composites import composites
 from qcompiler.passes.fusion import inner_values, matmul_bias
-from qcompiler.passes.integer_rules import present, reason_for_float, rules
+from qcompiler.passes.integer_rules import present, reason_for_float, rules, sixteen_bit_obstacle
 from qcompiler.passes.scheme import (
     SYMMETRIC_UP_TO,
+    WIDE_BELOW,
     Choice,
     choose_activation,
     choose_constant,
     choose_weight,
-    one_channel,
+    sixteen_bits,
 )
+from qcompiler.passes.wishes import Wish, common_wish, wish_of, wish_of_argument, wished_storage
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 from qcompiler.profiles import constraints, resolve_profile
 
@@ -124,6 +130,8 @@ class _Chooser:
     def _reason(self, op: Operation) -> str | None:
         if set(location_names(op)) & set(self.options.keep_float):
             return "kept in float by option"
+        if (wish := wish_of(op)).keeps_float:
+            return f"kept in float by the recipe ({wish.precision})"
         if not any(is_activation(v) for v in op.operands):
             return "computed from constants"
         if op in self.composites:
@@ -155,6 +163,8 @@ class _Chooser:
         _, integer = border(self.module, gains, self.inner)
         for op in gains.keys() - integer:
             self.reasons[op] = "between float operations, where quantizing would only cost"
+        for op, reason in self.reasons.items():
+            op.attributes["q.float"] = StringAttr(reason)
         return integer
 
     def _spread_concats(self, candidates: set[Operation]) -> list[Operation]:
@@ -214,18 +224,80 @@ class _Chooser:
 
     def _choose_class(self, members: Sequence[SSAValue], moved: set[SSAValue]) -> None:
         sources = [v for v in members if v not in moved] or list(members)
-        if not self.symmetric_only and all(op_name(v.owner) == "Softmax" and v.owner in self.integer for v in sources):
+        what = " and ".join(f"'{self.names[v]}'" for v in members[:3]) + (" and others" if len(members) > 3 else "")
+        wish = common_wish((w for v in members for w in self._wishes(v)), what)
+        statistics = self.statistics(sources[0])
+        if len(sources) > 1:
+            statistics = statistics.one_channel()
+        for value in sources[1:]:
+            statistics = statistics.merge(self.statistics(value).one_channel())
+        expected = Expected(statistics, self._functions(members))
+        policy = self.policy if self.symmetric_only else wish.scheme or self.policy
+        if not self.symmetric_only and not wish.range and all(op_name(v.owner) == "Softmax" for v in sources):
             zero = 0 if self.storage.startswith("u") else -128
             choice = Choice(UniformType.make(self.storage, 1 / 256, zero), "affine: softmax lies in 0..1")
         else:
-            statistics = one_channel(self.statistics(sources[0]))
-            for value in sources[1:]:
-                statistics = statistics.merge(one_channel(self.statistics(value)))
             right = any(op_name(u) == "MatMul" and u.operands[1] is v for v in members for u in users(v))
             tolerance = _OPERAND_TOLERANCE if right else SYMMETRIC_UP_TO
-            choice = choose_activation(statistics, self.method, self.storage, self.policy, tolerance)
+            method = wish.method or self.method
+            choice = choose_activation(expected, method, self.storage, policy, tolerance, wish.range)
+        choice = self._widened(members, wish, expected, choice, what)
+        if len(members) == 1 and policy == "auto" and self.limits is None and wish == Wish():
+            choice = self._per_channel(members[0], statistics, choice)
         shared = f"; shared by {len(members)} tensors" if len(members) > 1 else ""
-        self.choices.update({v: Choice(choice.type, choice.why + shared) for v in members})
+        self.choices.update({v: Choice(choice.type, choice.why + shared, choice.numbers) for v in members})
+
+    def _wishes(self, value: SSAValue) -> list[Wish]:
+        """What the recipe asks of the ops that become the one which makes a value."""
+        if not isinstance(value.owner, Operation):
+            arguments = list(body(self.module).args)
+            return [wish_of_argument(main(self.module), arguments.index(value), self.names[value])]
+        wishes = [wish_of(value.owner)] if value.owner in self.integer else []
+        return wishes + [w for v in value.owner.operands if v in self.inner for w in self._wishes(v)]
+
+    def _functions(self, members: Sequence[SSAValue]) -> list[Function]:
+        """The tables that read these values; empty if something else reads them too."""
+        found: list[Function] = []
+        for value in members:
+            inside: list[SSAValue] = [value]
+            for v in inside:
+                for op in users(v):
+                    if op in self.integer and any(r in members for r in op.results):
+                        continue
+                    if op not in self.integer or self.pointwise.roots.get(op.results[0]) is not value:
+                        return []
+                    if op.results[0] in self.inner:
+                        inside.append(op.results[0])
+                    else:
+                        found.append(partial(self._table, op.results[0], value))
+        return found
+
+    def _table(self, result: SSAValue, root: SSAValue, x: np.ndarray) -> np.ndarray:
+        return evaluate(result, root, x, self.ctx.store)
+
+    def _widened(
+        self, members: Sequence[SSAValue], wish: Wish, expected: Expected, choice: Choice, what: str
+    ) -> Choice:
+        """16 bits where the recipe asks for them, or where 8 would lose too much and nothing stands against."""
+        obstacles = [(v, sixteen_bit_obstacle(v, self.ctx.store)) for v in members]
+        if wished_storage(wish, obstacles, what):
+            return sixteen_bits(expected, choice, "the recipe asks for it", wish.range)
+        expects = choice.numbers.get("db", WIDE_BELOW)
+        allowed = self.policy == "auto" and (self.limits is None or self.limits.sixteen_bits)
+        allowed = allowed and not (wish.precision or wish.range) and all(r is None for _, r in obstacles)
+        if not allowed or expects >= WIDE_BELOW:
+            return choice
+        reason = f"8 bits would have {expects:.1f} dB, less than {WIDE_BELOW:g}"
+        return sixteen_bits(expected, choice, reason)
+
+    def _per_channel(self, value: SSAValue, statistics: TensorStatistics, choice: Choice) -> Choice:
+        """A scale a channel where depthwise convolutions alone read a value and gain by it."""
+        readers = depthwise_readers(value, self.integer, self.pointwise, self.inner)
+        found = channel_scales(statistics, choice.type, readers, self.ctx.store) if readers else None
+        if found is None:
+            return choice
+        why = f"per channel: {found.gain:.1f} dB less noise in the depthwise convolution than one scale"
+        return Choice(found.type, why, {**choice.numbers, "per_channel_gain_db": found.gain})
 
     # -------------------------------------------------------------------------------------- weights
 
@@ -253,13 +325,21 @@ class _Chooser:
         assert weight is not None
         vector = constant_array(bias, self.ctx.store)
         axis = 0 if op_name(op) == "Conv" else rank(op.operands[1]) - 1
-        x_scale, y_scale = (float(self.choices[v].type.scale) for v in (op.operands[0], last))
+        x_scale, y_scale = (self.choices[v].type.scales.astype(np.float64) for v in (op.operands[0], last))
+        if x_scale.ndim:  # of a depthwise convolution
+            x_scale = np.repeat(x_scale, weight.shape[0] // len(x_scale))
         flat = None if vector is None else vector.reshape(-1)
-        per_channel = self.options.per_channel and (op_name(op) == "Conv" or rank(op.operands[1]) == 2)
-        per_channel = per_channel and (self.limits is None or op_name(op) in self.limits.per_channel)
-        kind, why, widened = choose_weight(weight, axis, per_channel, x_scale, y_scale, flat)
-        op.attributes["q.weight"] = kind
-        op.attributes["q.why_weight"] = StringAttr(why)
+        axes = op_name(op) == "Conv" or rank(op.operands[1]) == 2
+        axes = axes and (self.limits is None or op_name(op) in self.limits.per_channel)
+        per_channel = self.options.per_channel and axes
+        if (wish := wish_of(op).weights) in ("per-tensor", "per-channel"):
+            if wish == "per-channel" and not axes:
+                raise PipelineError(f"{describe(op)}: the recipe asks for weights per channel, which it cannot have")
+            per_channel = wish == "per-channel"
+        choice, widened = choose_weight(weight, axis, per_channel, x_scale, y_scale, flat)
+        op.attributes["q.weight"] = choice.type
+        op.attributes["q.why_weight"] = StringAttr(choice.why)
+        _add_numbers(op, choice.numbers)
         if widened:
             self.ctx.notes.append(
                 f"{describe(op)}: the weight scale of {len(widened)} of {weight.shape[axis]} channels was widened "
@@ -287,13 +367,14 @@ class _Chooser:
         for op in body(self.module).ops:
             if op in self.integer:
                 op.attributes["q.integer"] = UnitAttr()
-            elif op in self.reasons:
-                op.attributes["q.float"] = StringAttr(self.reasons[op])
             if any(r in self.choices for r in op.results):
                 op.attributes["q.types"] = self._types(op.results)
-                why = next(self.choices[r].why for r in op.results if r in self.choices)
-                op.attributes["q.why"] = StringAttr(why)
+                choice = next(self.choices[r] for r in op.results if r in self.choices)
+                op.attributes["q.why"] = StringAttr(choice.why)
+                _add_numbers(op, choice.numbers)
         arguments = [a for a in function.body.block.args if a in self.choices]
+        for argument in arguments:
+            _add_numbers(function, self.choices[argument].numbers)
         if arguments:
             function.attributes["q.why"] = ArrayAttr(
                 [StringAttr(self.choices[a].why if a in self.choices else "") for a in function.body.block.args]
@@ -301,3 +382,12 @@ class _Chooser:
 
     def _types(self, values: Sequence[SSAValue]) -> ArrayAttr[Attribute]:
         return ArrayAttr([self.choices[v].type if v in self.choices else UnitAttr() for v in values])
+
+
+def _add_numbers(op: Operation, numbers: Mapping[str, float]) -> None:
+    """Adds figures to `q.numbers`; of the function's arguments the last one's stand."""
+    old = op.attributes.get("q.numbers")
+    kept = dict(old.data) if isinstance(old, DictionaryAttr) else {}
+    if numbers:
+        new = {key: FloatAttr(round(number, 4), f32) for key, number in numbers.items()}
+        op.attributes["q.numbers"] = DictionaryAttr({**kept, **new})
