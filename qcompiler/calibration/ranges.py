@@ -17,7 +17,7 @@ from qcompiler.calibration.tails import Outliers
 
 METHODS = ("auto", "minmax", "moving-average", "percentile", "entropy", "mse", "outlier")
 DEFAULT_PERCENTILE = 99.999
-CLIPPING_WEIGHT = 4.0
+CLIPPING_WEIGHT = 32.0
 """How much more method `auto` counts an error of clipping than one of rounding: what is clipped errs to one side, and
 all at once, so that it does not average out in the sums that follow."""
 
