@@ -22,6 +22,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "equalize": _load("qcompiler.passes.equalize", "Equalize"),
     "calibrate": _load("qcompiler.passes.calibrate", "Calibrate"),
     "smooth": _load("qcompiler.passes.smooth", "Smooth"),
+    "apply-recipe": _load("qcompiler.passes.apply_recipe", "ApplyRecipe"),
     "choose-scheme": _load("qcompiler.passes.choose_scheme", "ChooseScheme"),
     "assign-precision": _load("qcompiler.passes.assign_precision", "AssignPrecision"),
     "group-weights": _load("qcompiler.passes.group_weights", "GroupWeights"),

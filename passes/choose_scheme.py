@@ -7,7 +7,6 @@ on the function for its arguments, `q.weight` for the constant operand of an op.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +28,6 @@ from qcompiler.ir.values import (
     body,
     describe,
     is_float,
-    location_names,
     main,
     rank,
     users,
@@ -68,8 +66,8 @@ _OPERAND_TOLERANCE = 2.0
 class ChooseScheme(QuantPass):
     """Chooses what runs in integers, and symmetric or affine, scale and zero point of every tensor, with reasons.
 
-    `policy`: auto, symmetric, affine or mixed. `per-channel`: one weight scale per output channel. `keep-float`:
-    names of nodes that stay float. `profile`: a runtime of qcompiler.profiles whose limits the types must keep.
+    `policy`: auto, symmetric, affine or mixed. `per-channel`: one weight scale per output channel.
+    `profile`: a runtime of qcompiler.profiles whose limits the types must keep. Obeys `q.recipe`, left by apply-recipe.
     """
 
     name: ClassVar[str] = "choose-scheme"
@@ -77,7 +75,6 @@ class ChooseScheme(QuantPass):
     ensures: ClassVar = Stage.CHOSEN
     policy: str = "auto"
     per_channel: bool = True
-    keep_float: tuple[str, ...] = ()
     profile: str | None = None
 
     def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
@@ -102,7 +99,6 @@ class _Chooser:
         forced = self.limits.policy if self.limits else None
         self.policy = forced or self.options.policy
         self.symmetric_only = forced == "symmetric"
-        self._check_kept()
         self.composites = composites(self.module, self.ctx.store)
         self.integer = self._split()
         self._choose_activations()
@@ -119,17 +115,7 @@ class _Chooser:
 
     # ------------------------------------------------------------------------------ integer or float
 
-    def _check_kept(self) -> None:
-        present = {name for op in body(self.module).ops for name in location_names(op)}
-        for name in self.options.keep_float:
-            if name not in present:
-                near = difflib.get_close_matches(name, present, 1)
-                hint = f"; did you mean '{near[0]}'?" if near else "; inspect lists the names of a model's nodes"
-                raise PipelineError(f"{self.ctx.source}: keep-float names '{name}', but no node is called so{hint}")
-
     def _reason(self, op: Operation) -> str | None:
-        if set(location_names(op)) & set(self.options.keep_float):
-            return "kept in float by option"
         if (wish := wish_of(op)).keeps_float:
             return f"kept in float by the recipe ({wish.precision})"
         if not any(is_activation(v) for v in op.operands):

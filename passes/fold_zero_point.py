@@ -67,7 +67,7 @@ class FoldZeroPoint(QuantPass):
         if bound >= 2**31:
             raise ModelError(
                 f"{ctx.source}: {describe(op)}: the accumulator can reach {bound}, beyond int32; keep the node "
-                "in float (choose-scheme{keep-float=...}) or split its reduction"
+                "in float (apply-recipe{keep-float=...}) or split its reduction"
             )
 
     @staticmethod
@@ -95,7 +95,7 @@ class FoldZeroPoint(QuantPass):
         if int(bound[worst]) >= 2**31:
             raise ModelError(
                 f"{ctx.source}: {describe(op)}: the accumulator of channel {worst} can reach {int(bound[worst])}, "
-                f"beyond int32; keep the node in float (choose-scheme{{keep-float=...}}) or split its reduction"
+                f"beyond int32; keep the node in float (apply-recipe{{keep-float=...}}) or split its reduction"
             )
         if zero == 0:
             return

@@ -134,5 +134,5 @@ def _check_multipliers(ctx: CompilerContext, op: QOp, rounding: str) -> None:
     except ValueError as error:
         raise ModelError(
             f"{ctx.source}: {describe(op)}: {error}; take another rounding, or keep the node in float "
-            "(choose-scheme{keep-float=...})"
+            "(apply-recipe{keep-float=...})"
         ) from None

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from xdsl.passes import ModulePass
 
-from qcompiler.errors import ModelError
+from qcompiler.errors import ModelError, PipelineError
 from qcompiler.exporters.onnx_export import export_onnx
 from qcompiler.ir.onnx_dialect import OnnxOp
 from qcompiler.ir.values import body, dtype_of, shape
 from qcompiler.model import Model
+from qcompiler.options import QuantizeOptions
 from qcompiler.pipeline import CompilerContext, PassManager, PassRecord, Progress, parse
+from qcompiler.profiles import check_recipe, resolve_profile
+from qcompiler.recipe import Recipe
 from qcompiler.targets.spec import resolve_target
 
 if TYPE_CHECKING:
@@ -38,6 +43,8 @@ class Quantized:
     target: str
     records: list[PassRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    recipe: Recipe = field(default_factory=Recipe)
+    """What was in effect: quantizing with it again gives the same integers."""
 
 
 def import_onnx(path: Path_, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Model:
@@ -63,33 +70,33 @@ def is_quantized_already(model: Model) -> bool:
     return any(isinstance(op, OnnxOp) and op.SCHEMA.name in _QUANTIZED for op in body(model.module).ops)
 
 
-def quantizing_passes(
-    *,
-    method: str,
-    policy: str,
-    per_channel: bool,
-    keep_float: Sequence[str],
-    limit: int | None,
-    calibration_cache: Path_ | None = None,
-    profile: str | None = None,
-    weight_group: int = 0,
-    weight_bits: int = 8,
-) -> tuple[ModulePass, ...]:
+def quantizing_passes(options: QuantizeOptions) -> tuple[ModulePass, ...]:
     """From the float graph to quantize and dequantize around every op that is to run in integers."""
+    from qcompiler.passes.apply_recipe import ApplyRecipe
     from qcompiler.passes.assign_precision import AssignPrecision
     from qcompiler.passes.calibrate import Calibrate
     from qcompiler.passes.choose_scheme import ChooseScheme
     from qcompiler.passes.group_weights import GroupWeights
-    from qcompiler.profiles import resolve_profile
+    from qcompiler.passes.smooth import Smooth
 
-    wide = profile is None or bool(resolve_profile(profile).wide_activations)
+    cache = None if options.calibration_cache is None else str(options.calibration_cache)
+    calibrate = Calibrate(options.method, options.limit)
+    smooth = () if options.smooth is None else (calibrate, Smooth(options.smooth))
+    rules = options.keep_float or (options.recipe is not None and options.recipe.layers)
+    wide = options.profile is None or bool(resolve_profile(options.profile).wide_activations)
+    correct = {"none": "", "analytic": "correct-bias", "empirical": "correct-bias,correct-bias-empirical"}
     return (
         *parse("canonicalize,fold-batch-norm,decompose-recurrent,canonicalize"),
-        Calibrate(method, limit, None if calibration_cache is None else str(calibration_cache)),
-        ChooseScheme(policy=policy, per_channel=per_channel, keep_float=tuple(keep_float), profile=profile),
-        *((AssignPrecision(policy=policy),) if wide else ()),
-        GroupWeights(group=weight_group, bits=weight_bits),
-        *parse("correct-bias,insert-qdq"),
+        *parse("equalize" if options.equalize else ""),
+        *smooth,
+        replace(calibrate, cache=cache),
+        *((ApplyRecipe(),) if rules else ()),
+        ChooseScheme(policy=options.policy, per_channel=options.per_channel, profile=options.profile),
+        *((AssignPrecision(policy=options.policy),) if options.assign_precision and wide else ()),
+        GroupWeights(group=options.weight_group, bits=options.weight_bits),
+        *parse("round-weights" if options.weight_rounding == "gptq" else ""),
+        *parse(correct[options.bias_correction]),
+        *parse("insert-qdq"),
     )
 
 
@@ -139,9 +146,7 @@ def calibrate(
     model = model.clone()
     path = Path(output)
     path.unlink(missing_ok=True)
-    passes = quantizing_passes(
-        method=method, policy="auto", per_channel=True, keep_float=(), limit=limit, calibration_cache=path
-    )
+    passes = quantizing_passes(QuantizeOptions(method=method, limit=limit, calibration_cache=path))
     front = list(takewhile(lambda p: p.name != "choose-scheme", passes))
     feeds = open_feeds(model, calibration, limit)
     PassManager(tuple(front)).run(model, CompilerContext(calibration=feeds, progress=progress, source=model.source))
@@ -153,18 +158,10 @@ def quantize(
     calibration: Calibration | None,
     *,
     target: str = "host",
-    policy: str = "auto",
-    method: str | None = None,
-    per_channel: bool = True,
-    keep_float: Sequence[str] = (),
-    limit: int | None = None,
-    calibration_cache: Path_ | None = None,
-    rounding: str | None = None,
-    profile: str | None = None,
-    weight_group: int = 0,
-    weight_bits: int = 8,
     dump_ir: Path_ | None = None,
+    write_recipe: Path_ | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Quantized:
     """Turns a float model into the integer program of a target; `model` is not changed.
 
@@ -172,50 +169,78 @@ def quantize(
         calibration: real inputs: a .npz file, a folder of them, or any iterable of dicts of arrays. None for a model
             that is quantized already (QDQ); its own scales are kept.
         target: name of the target, `host`, `host:avx2`...
-        policy: auto, symmetric, affine or mixed.
-        method: how ranges are taken from calibration: minmax, moving-average, percentile, entropy, mse.
-        keep_float: names of nodes that stay float.
-        limit: number of calibration samples to use at most.
-        calibration_cache: a file for the statistics, used while model and data are the same, else made anew.
-        rounding: fp32, fixed or fixed2, in place of the target's own form.
-        profile: a runtime whose limits the types must keep, so that it can read an export: onnxruntime, tensorrt...
-        weight_group: rows of a matrix product's constant that share a scale in each column; 0: all of a column.
-        weight_bits: bits of weights in groups, 8 or 4.
         dump_ir: folder for the text of the module after each pass.
+        write_recipe: file for the recipe in effect; a search writes each improvement to it.
+        options: the fields of qcompiler.options.QuantizeOptions: policy, method, keep_float, recipe, min_sqnr...
 
     Raises:
         QCompilerError: see the subclasses.
     """
     spec = resolve_target(target)
+    chosen = QuantizeOptions.of(**options)
+    progress = progress or Progress()
     model = model.clone()
-    if is_quantized_already(model):
-        front: tuple[ModulePass, ...] = parse("import-qdq,canonicalize")
-        feeds = None
-    else:
-        if calibration is None:
-            raise ModelError(f"{model.source} is a float model: quantizing it needs calibration data")
-        feeds = open_feeds(model, calibration, limit)
-        front = quantizing_passes(
-            method=method or DEFAULT_METHOD,
-            policy=policy,
-            per_channel=per_channel,
-            keep_float=keep_float,
-            limit=limit,
-            calibration_cache=calibration_cache,
-            profile=profile,
-            weight_group=weight_group,
-            weight_bits=weight_bits,
+    recipe, feeds, notes = Recipe(), None, list(model.notes)
+    with ExitStack() as stack:
+        if is_quantized_already(model):
+            if chosen.searches or chosen.keep_float or (chosen.recipe is not None and chosen.recipe.layers):
+                raise PipelineError(f"{model.source} is quantized already; a recipe cannot change its types")
+            front: tuple[ModulePass, ...] = parse("import-qdq,canonicalize")
+        else:
+            if calibration is None:
+                raise ModelError(f"{model.source} is a float model: quantizing it needs calibration data")
+            feeds = open_feeds(model, calibration, chosen.limit)
+            if chosen.searches:
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                cache = chosen.calibration_cache or Path(folder) / "calibration.safetensors"
+                chosen = replace(chosen, calibration_cache=cache)
+                chosen, note = _search(model, feeds, chosen, target, progress, write_recipe)
+                notes.append(note)
+            recipe = chosen.in_effect(model.source)
+            if chosen.profile is not None:
+                check_recipe(recipe, resolve_profile(chosen.profile))
+            front = quantizing_passes(chosen)
+        passes = (*front, *lowering_passes(chosen.rounding))
+        context = CompilerContext(
+            model.store, calibration=feeds, target=spec, recipe=recipe, progress=progress, source=model.source
         )
-    passes = (*front, *lowering_passes(rounding))
-    context = CompilerContext(model.store, calibration=feeds, target=spec, progress=progress, source=model.source)
-    kept: list[Model] = []
-    manager = PassManager(passes, Path(dump_ir) if dump_ir is not None else None)
-    manager.after[len(front)] = lambda: kept.append(model.clone())
-    manager.run(model, context)
-    return Quantized(model, kept[0], target, manager.records, [*model.notes, *context.notes])
+        kept: list[Model] = []
+        manager = PassManager(passes, Path(dump_ir) if dump_ir is not None else None)
+        manager.after[len(front)] = lambda: kept.append(model.clone())
+        manager.run(model, context)
+    if write_recipe is not None:
+        recipe.save(write_recipe)
+    return Quantized(model, kept[0], target, manager.records, [*notes, *context.notes], recipe)
 
 
-DEFAULT_METHOD = "minmax"
+def _search(
+    model: Model,
+    feeds: Calibration,
+    options: QuantizeOptions,
+    target: str,
+    progress: Progress,
+    write_recipe: Path_ | None,
+) -> tuple[QuantizeOptions, str]:
+    """Options with the recipe that reaches their goal, or comes closest, and a sentence about it."""
+    from qcompiler.precision_search import search
+
+    progress.step("search")
+    base = options.in_effect(model.source)
+    start = options.with_recipe(base)
+    goal = {"min_sqnr": options.min_sqnr, "accuracy_drop": options.accuracy_drop}
+    found = search(model, feeds, **goal, output=write_recipe, target=target, progress=progress, **vars(start))
+    recipe = base.extended(found.recipe.layers)
+    if write_recipe is not None:
+        recipe.save(write_recipe)
+    if found.interrupted:
+        raise KeyboardInterrupt
+    unit = "dB at the outputs" if options.min_sqnr is not None else "of the accuracy wanted"
+    reached = "reached" if found.met else "not reached, this is the best found"
+    note = (
+        f"the search names {len(found.recipe.layers)} layers: {found.value:.4g} of {found.wanted:.4g} {unit}, {reached}; "
+        f"the integer program has {found.confirmed:.1f} dB"
+    )
+    return options.with_recipe(recipe), note
 
 
 def compile(
@@ -227,9 +252,10 @@ def compile(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     progress: Progress | None = None,
     dump_ir: Path_ | None = None,
+    write_recipe: Path_ | None = None,
     **options: Any,
 ) -> Bundle:
-    """Compiles a model to a bundle: shared library, C header, weights, manifest, IR dumps, QDQ model, report.
+    """Compiles a model to a bundle: shared library, C header, weights, manifest, IR dumps, QDQ model, report, recipe.
 
     A float model, or the path of an ONNX file, is quantized first; `options` are those of `quantize`.
 
@@ -247,7 +273,7 @@ def compile(
         shapes=shapes,
         progress=progress,
         dump_ir=None if dump_ir is None else Path(dump_ir),
-        options=options,
+        options={"write_recipe": write_recipe, **options},
     )
 
 
@@ -261,7 +287,6 @@ def export(model: Model | Quantized, *, form: str = "qdq", profile: str | None =
         PipelineError: an unknown format or profile, or a format that the profile does not read.
     """
     from qcompiler.exporters.export import export as write
-    from qcompiler.profiles import resolve_profile
 
     limits = None if profile is None else resolve_profile(profile)
     return write(model.qdq if isinstance(model, Quantized) else model, form, limits)

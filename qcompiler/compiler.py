@@ -82,6 +82,7 @@ def write(
             },
             indent=1,
         )
+        files["recipe.toml"] = model.recipe.text()
         progress.step("write")
         contents = BundleContents(
             program=lowering.program,

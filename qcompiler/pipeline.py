@@ -33,6 +33,7 @@ from qcompiler.ir.values import body
 from qcompiler.model import Model, constants_line
 
 if TYPE_CHECKING:
+    from qcompiler.recipe import Recipe
     from qcompiler.targets.spec import TargetSpec
 
 ENTRY_POINTS = "qcompiler.passes"
@@ -89,7 +90,7 @@ class Progress:
 
 
 class CompilerContext(Context):
-    """What passes see besides the module: constants, calibration data, the target, progress, notes for the report."""
+    """What passes see besides the module: constants, calibration data, the target, a recipe, progress, notes."""
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class CompilerContext(Context):
         *,
         calibration: Iterable[Mapping[str, Any]] | None = None,
         target: TargetSpec | None = None,
+        recipe: Recipe | None = None,
         progress: Progress | None = None,
         source: str = "<model>",
     ) -> None:
@@ -105,6 +107,7 @@ class CompilerContext(Context):
         self.store = store if store is not None else ConstantStore()
         self.calibration = calibration
         self.target = target
+        self.recipe = recipe
         self.progress = progress or Progress()
         self.source = source
         self.notes: list[str] = []

@@ -7,6 +7,7 @@ the goal does not need. All runs are simulated; the result is confirmed in the i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,9 @@ from xdsl.ir import Operation
 
 from qcompiler.api import Calibration, interpret, lowering_passes, open_feeds
 from qcompiler.errors import CalibrationError, PipelineError
-from qcompiler.ir.values import location_names
 from qcompiler.model import Model
+from qcompiler.options import QuantizeOptions
+from qcompiler.passes.apply_recipe import unique_names
 from qcompiler.passes.assign_precision import drop_unused_types, make_float
 from qcompiler.passes.integer_rules import eight_bit_ops
 from qcompiler.passes.measure import Feed, Meter, Noise, Outputs, decibel, spread_samples
@@ -56,6 +58,7 @@ class SearchResult:
     confirmed: float
     """SQNR in dB of the integer program with this recipe, by the interpreter; NaN if the search was interrupted."""
     history: tuple[Step, ...]
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +82,8 @@ def search(
     metric: Metric | None = None,
     evaluation: Calibration | None = None,
     samples: int = 4,
-    output: str | Path | None = None,
+    output: str | os.PathLike[str] | None = None,
     target: str = "host",
-    limit: int | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> SearchResult:
@@ -96,7 +98,7 @@ def search(
         evaluation: samples to judge on; else up to 32 of the calibration samples, evenly spread.
         samples: number of calibration samples on which sites are ordered.
         output: recipe file, written after each improvement, so that an interrupted search keeps its best.
-        options: those of `quantize`.
+        options: those of qcompiler.options but the goal.
 
     Raises:
         PipelineError: no goal, or two.
@@ -105,7 +107,7 @@ def search(
     if (min_sqnr is None) == (accuracy_drop is None):
         raise PipelineError("a search needs one goal: min_sqnr in dB, or accuracy_drop")
     chosen, context = choose(
-        model, calibration, improved=True, target=target, limit=limit, progress=progress, **options
+        model, calibration, QuantizeOptions.of(**options), improved=True, target=target, progress=progress
     )
     assert context.calibration is not None
     simulation = Simulation(chosen.module, chosen.store)
@@ -125,7 +127,7 @@ def search(
     confirmed = float("nan")
     if not interrupted:
         confirmed = _confirm(chosen, context, best)
-    return SearchResult(recipe, best.met, best.value, goal.wanted, confirmed, tuple(best.history))
+    return SearchResult(recipe, best.met, best.value, goal.wanted, confirmed, tuple(best.history), interrupted)
 
 
 class _Goal:
@@ -187,12 +189,12 @@ def _scores(outputs: Outputs) -> str | None:
 
 def _upgrades(simulation: Simulation, meter: Meter, track: Callable[..., Iterable[Site]]) -> list[_Upgrade]:
     """One upgrade a site, from the most to the least sensitive."""
-    together = units(simulation.module)
+    together, names = units(simulation.module), unique_names(simulation.module)
     weights = {site.op: site for site in simulation.sites if site.op is not None}
     found = []
     for site in track(simulation.sites, "measuring sensitivity", len(simulation.sites)):
         noise = meter.alone(site)
-        if noise > 0 and (upgrade := _upgrade(simulation, site, noise, together, weights)) is not None:
+        if noise > 0 and (upgrade := _upgrade(simulation, site, noise, together, weights, names)) is not None:
             found.append(upgrade)
     return sorted(found, key=lambda upgrade: upgrade.noise, reverse=True)
 
@@ -203,6 +205,7 @@ def _upgrade(
     noise: float,
     together: Mapping[Operation, list[Operation]],
     constants: Mapping[Operation, Site],
+    names: Mapping[Operation, str],
 ) -> _Upgrade | None:
     """16 bits for an activation, and float for what reads or writes 8 bits only; float for the layer of a constant."""
     levels: dict[Site, Level] = {}
@@ -217,11 +220,10 @@ def _upgrade(
         levels[site] = Level.WIDE
         for value in site.values:
             owner = value.owner
-            names = location_names(owner) if isinstance(owner, Operation) else (simulation.names[value],)
-            precisions[names[-1]] = "int16"
+            precisions[names[owner] if isinstance(owner, Operation) else simulation.names[value]] = "int16"
     floats = tuple(dict.fromkeys(member for op in narrow for member in together.get(op, [op])))
     for op in floats:
-        precisions[location_names(op)[-1]] = "float32"
+        precisions[names[op]] = "float32"
         if op in constants:
             levels[constants[op]] = Level.FLOAT
     return _Upgrade(levels, floats, precisions, noise, reason)

@@ -7,8 +7,9 @@ from typing import Any
 
 from xdsl.ir import Operation
 
-from qcompiler.api import DEFAULT_METHOD, Calibration, open_feeds, quantizing_passes
+from qcompiler.api import Calibration, open_feeds, quantizing_passes
 from qcompiler.model import Model
+from qcompiler.options import QuantizeOptions
 from qcompiler.passes.measure import Meter, decibel, spread_samples
 from qcompiler.passes.sites import Level, Simulation, Site, record_number
 from qcompiler.pipeline import CompilerContext, PassManager, Progress
@@ -48,12 +49,11 @@ class Sensitivity:
 def choose(
     model: Model,
     calibration: Calibration,
+    options: QuantizeOptions,
     *,
     improved: bool = False,
     target: str = "host",
-    limit: int | None = None,
     progress: Progress | None = None,
-    **options: Any,
 ) -> tuple[Model, CompilerContext]:
     """A copy of a float model in stage CHOSEN, and the context its passes ran in.
 
@@ -63,13 +63,16 @@ def choose(
         CalibrationError: the data does not fit the model.
     """
     chosen = model.clone()
-    feeds = open_feeds(chosen, calibration, limit)
-    defaults = {"method": DEFAULT_METHOD, "policy": "auto", "per_channel": True, "keep_float": ()}
-    passes = quantizing_passes(**{**defaults, **options}, limit=limit)
-    names = [p.name for p in passes]
     context = CompilerContext(
-        chosen.store, calibration=feeds, target=resolve_target(target), progress=progress, source=model.source
+        chosen.store,
+        calibration=open_feeds(chosen, calibration, options.limit),
+        target=resolve_target(target),
+        recipe=options.in_effect(model.source),
+        progress=progress,
+        source=model.source,
     )
+    passes = quantizing_passes(options)
+    names = [p.name for p in passes]
     end = names.index("insert-qdq") if improved else names.index("choose-scheme") + 1
     PassManager(passes[:end]).run(chosen, context)
     return chosen, context
@@ -81,7 +84,6 @@ def measure_sensitivity(
     *,
     samples: int = 4,
     target: str = "host",
-    limit: int | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Sensitivity:
@@ -91,11 +93,12 @@ def measure_sensitivity(
 
     Args:
         samples: number of calibration samples to measure on, evenly spread over all.
+        options: those of qcompiler.options.
 
     Raises:
         CalibrationError: the data does not fit the model.
     """
-    chosen, context = choose(model, calibration, target=target, limit=limit, progress=progress, **options)
+    chosen, context = choose(model, calibration, QuantizeOptions.of(**options), target=target, progress=progress)
     assert context.calibration is not None
     simulation = Simulation(chosen.module, chosen.store)
     held = spread_samples(context.calibration, samples)

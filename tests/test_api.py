@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 import qcompiler
-from qcompiler.errors import CalibrationError, ModelError, TargetError
+from qcompiler.errors import CalibrationError, ModelError, PipelineError, TargetError
 from qcompiler.exporters import onnx_export
 from qcompiler.exporters.onnx_export import export_onnx
 from qcompiler.ir.values import body
@@ -125,7 +125,7 @@ def test_nodes_stay_float_by_name(feeds):
     result = qcompiler.quantize(model, feeds[:2], keep_float=[name])
     floats = [op for op in body(result.model.module).ops if op.name == "onnx.Conv"]
     assert len(floats) == 1
-    assert floats[0].attributes["q.float"].data == "kept in float by option"
+    assert floats[0].attributes["q.float"].data == "kept in float by the recipe (float32)"
 
 
 def test_errors(feeds, quantized, tmp_path):
@@ -134,7 +134,7 @@ def test_errors(feeds, quantized, tmp_path):
         qcompiler.quantize(model, None)
     with pytest.raises(TargetError, match="unknown target 'hots'"):
         qcompiler.quantize(model, feeds[:1], target="hots")
-    with pytest.raises(CalibrationError, match="unknown calibration method"):
+    with pytest.raises(PipelineError, match="option unknown calibration method"):
         qcompiler.quantize(model, feeds[:1], method="guess")
     with pytest.raises(CalibrationError):
         qcompiler.quantize(model, [])

@@ -198,7 +198,7 @@ def test_inspect_names_what_stays_float(work: Path, capsys: pytest.CaptureFixtur
     assert main(compile_arguments(work, "mixed", "--keep-float", "gemm", "--json")) == 0
     program = document(capsys)["program"]
     assert [(f["name"], f["op"], f["why"]) for f in program["floats"]] == [
-        ("gemm", "onnx.Gemm", "kept in float by option")
+        ("gemm", "onnx.Gemm", "kept in float by the recipe (float32)")
     ]
     assert program["float_macs"] == 20
 

@@ -68,8 +68,9 @@ def test_every_pass_is_documented() -> None:
 
 def test_the_pipeline_is_that_of_compile() -> None:
     from qcompiler.api import lowering_passes, quantizing_passes
+    from qcompiler.options import QuantizeOptions
 
-    front = quantizing_passes(method="minmax", policy="auto", per_channel=True, keep_float=(), limit=None)
+    front = quantizing_passes(QuantizeOptions())
     names = ", ".join(p.name for p in (*front, *lowering_passes()))
     assert names in " ".join((DOCS / "passes.md").read_text(encoding="utf-8").split())
 

@@ -84,7 +84,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "canonicalize,fold-batch-norm,cse,dce",
         'calibrate{method="mse" limit=64},choose-scheme{policy="mixed" per-channel=false}',
         'legalize{storage="i8" rounding="fixed2"},fold-zero-point',
-        'choose-scheme{keep-float="/features/0/Conv","b c"}',
+        'apply-recipe{keep-float="/features/0/Conv","b c"}',
     ],
 )
 def test_text_of_a_pipeline_reads_back(text: str) -> None:
@@ -94,12 +94,14 @@ def test_text_of_a_pipeline_reads_back(text: str) -> None:
 
 
 def test_options_take_their_types() -> None:
+    from qcompiler.passes.apply_recipe import ApplyRecipe
     from qcompiler.passes.calibrate import Calibrate
     from qcompiler.passes.choose_scheme import ChooseScheme
 
     assert parse("calibrate{method=entropy limit=8}") == (Calibrate(method="entropy", limit=8),)
-    assert parse("choose-scheme{policy=affine per-channel=false keep-float=a,b}") == (
-        ChooseScheme(policy="affine", per_channel=False, keep_float=("a", "b")),
+    assert parse("apply-recipe{keep-float=a,b},choose-scheme{policy=affine per-channel=false}") == (
+        ApplyRecipe(keep_float=("a", "b")),
+        ChooseScheme(policy="affine", per_channel=False),
     )
     assert parse("") == ()
 
@@ -135,7 +137,7 @@ def test_options_that_make_no_sense(text: str, message: str) -> None:
 
 def test_calibrate_and_choose_scheme_refuse_unknown_names() -> None:
     graph = stages("conv")
-    with pytest.raises(QCompilerError, match="unknown calibration method 'max'; known: minmax"):
+    with pytest.raises(QCompilerError, match="unknown calibration method 'max': expected one of auto, minmax"):
         passed(graph.imported, "calibrate{method=max}", graph.feeds)
     with pytest.raises(CalibrationError, match="calibrate needs calibration data"):
         passed(graph.imported, "calibrate")

@@ -33,8 +33,8 @@ def test_written_and_read_back(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[[layer]", "my.toml: not a TOML file"),
-        ("[[layers]]", "unknown table 'layers'"),
-        ('[[layer]]\nmatch = "a"\nbits = 8', "unknown key 'bits' in .*; known: match, precision"),
+        ("[[layers]]", "unknown key 'layers'; did you mean 'layer'"),
+        ('[[layer]]\nmatch = "a"\nbits = 8', "[[]{2}layer\\]\\]: unknown key 'bits'; known: match, precision"),
         ('[[layer]]\nprecision = "int8"', "has no match"),
         ('[[layer]]\nmatch = "a"\nprecision = "int4"', "layer 'a': precision is 'int4', expected one of int8, int16"),
         ('[[layer]]\nmatch = "a"\nscheme = "best"', "scheme is 'best'"),

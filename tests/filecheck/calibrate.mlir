@@ -3,7 +3,7 @@ func.func @main(%x: tensor<1x4xf32>) -> tensor<1x4xf32> {
   %0 = "onnx.Sigmoid"(%x) : (tensor<1x4xf32>) -> tensor<1x4xf32> loc("gate")
   func.return %0 : tensor<1x4xf32>
 }
-// CHECK: q.calibration = {method = "mse", samples = 3 : i64}, q.stage = "calibrated"
+// CHECK: q.calibration = {data = [], median_half = {{.*}} method = "mse", model = "{{.*}}", samples = 3 : i64, {{.*}}}, q.stage = "calibrated"
 // CHECK: "onnx.Sigmoid"(%x)
 // -----
 module attributes {q.stage = "qdq"} {
@@ -11,4 +11,4 @@ module attributes {q.stage = "qdq"} {
     func.return %x : tensor<1x4xf32>
   }
 }
-// CHECK: error: pass calibrate requires a module of stage float; it is qdq. Passes so far: none
+// CHECK: error: pass calibrate requires a module of stage float, calibrated; it is qdq. Passes so far: none
