@@ -207,7 +207,7 @@ class Exporter:
         label = location_names(op)
         name = self._node_name(label[-1] if label else outputs[0])
         node = helper.make_node(op.SCHEMA.name, inputs, outputs, name=name)
-        for name, attribute in {**op.properties}.items():
+        for name, attribute in sorted(op.properties.items()):
             node.attribute.append(self._attribute(name, attribute))
         self.nodes.append(node)
 
@@ -226,7 +226,7 @@ class Exporter:
             outputs.insert(0, f"{outputs[0]}.quantized")
         name = self._node_name((location_names(op) or outputs)[-1])
         node = helper.make_node(_RUNTIME_NAMES[type(op)], inputs, outputs, name=name)
-        node.attribute.extend(self._attribute(key, value) for key, value in attributes.items())
+        node.attribute.extend(self._attribute(key, value) for key, value in sorted(attributes.items()))
         self.nodes.append(node)
 
     def _attribute(self, name: str, attribute: Attribute) -> onnx.AttributeProto:
