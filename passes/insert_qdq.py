@@ -32,7 +32,17 @@ from qcompiler.passes.fusion import matmul_bias
 from qcompiler.passes.integer_rules import accumulator_scales, present
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
-_MARKS = ("q.integer", "q.types", "q.why", "q.weight", "q.why_weight", "q.operands", "q.original", "q.numbers", "q.recipe")
+_MARKS = (
+    "q.integer",
+    "q.types",
+    "q.why",
+    "q.weight",
+    "q.why_weight",
+    "q.operands",
+    "q.original",
+    "q.numbers",
+    "q.recipe",
+)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ def is_quantized_already(model: Model) -> bool:
     return any(isinstance(op, OnnxOp) and op.SCHEMA.name in _QUANTIZED for op in body(model.module).ops)
 
 
+def front_passes(options: QuantizeOptions) -> tuple[ModulePass, ...]:
+    """What becomes of the float graph before it is calibrated."""
+    return parse("canonicalize,fold-batch-norm,decompose-recurrent,canonicalize" + (",equalize" * options.equalize))
+
+
 def quantizing_passes(options: QuantizeOptions) -> tuple[ModulePass, ...]:
     """From the float graph to quantize and dequantize around every op that is to run in integers."""
     from qcompiler.passes.apply_recipe import ApplyRecipe
@@ -82,20 +87,21 @@ def quantizing_passes(options: QuantizeOptions) -> tuple[ModulePass, ...]:
     cache = None if options.calibration_cache is None else str(options.calibration_cache)
     calibrate = Calibrate(options.method, options.limit)
     smooth = () if options.smooth is None else (calibrate, Smooth(options.smooth))
-    rules = options.keep_float or (options.recipe is not None and options.recipe.layers)
+    layers = options.recipe.layers if options.recipe is not None else ()
+    half = any(rule.precision == "float16" for rule in layers)
     wide = options.profile is None or bool(resolve_profile(options.profile).wide_activations)
     correct = {"none": "", "analytic": "correct-bias", "empirical": "correct-bias,correct-bias-empirical"}
     return (
-        *parse("canonicalize,fold-batch-norm,decompose-recurrent,canonicalize"),
-        *parse("equalize" if options.equalize else ""),
+        *front_passes(options),
         *smooth,
         replace(calibrate, cache=cache),
-        *((ApplyRecipe(),) if rules else ()),
+        *((ApplyRecipe(),) if layers or options.keep_float else ()),
         ChooseScheme(policy=options.policy, per_channel=options.per_channel, profile=options.profile),
         *((AssignPrecision(policy=options.policy),) if options.assign_precision and wide else ()),
         GroupWeights(group=options.weight_group, bits=options.weight_bits),
         *parse("round-weights" if options.weight_rounding == "gptq" else ""),
         *parse(correct[options.bias_correction]),
+        *parse("store-float16" if half else ""),
         *parse("insert-qdq"),
     )
 
@@ -228,17 +234,17 @@ def _search(
     base = options.in_effect(model.source)
     start = options.with_recipe(base)
     goal = {"min_sqnr": options.min_sqnr, "accuracy_drop": options.accuracy_drop}
-    found = search(model, feeds, **goal, output=write_recipe, target=target, progress=progress, **vars(start))
+    found = search(model, feeds, output=write_recipe, target=target, progress=progress, **{**vars(start), **goal})
     recipe = base.extended(found.recipe.layers)
     if write_recipe is not None:
         recipe.save(write_recipe)
     if found.interrupted:
         raise KeyboardInterrupt
-    unit = "dB at the outputs" if options.min_sqnr is not None else "of the accuracy wanted"
-    reached = "reached" if found.met else "not reached, this is the best found"
+    unit = " dB" if options.min_sqnr is not None else " of the outputs agree"
+    best = "" if found.met else "; this is the best found, the goal was not reached"
     note = (
-        f"the search names {len(found.recipe.layers)} layers: {found.value:.4g} of {found.wanted:.4g} {unit}, {reached}; "
-        f"the integer program has {found.confirmed:.1f} dB"
+        f"the search names {len(found.recipe.layers)} layers, and simulates {found.value:.4g}{unit} where "
+        f"{found.wanted:.4g} are wanted; the integer program has {found.confirmed:.1f} dB{best}"
     )
     return options.with_recipe(recipe), note
 

@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 import qcompiler
+from qcompiler.cli.options import quantization
 from qcompiler.cli.output import print_json, print_table, shape_text
 from qcompiler.cli.progress import progress
 from qcompiler.errors import BundleError, PipelineError, QCompilerError
@@ -37,13 +38,10 @@ def compile_command(options: Namespace) -> None:
             target=options.target,
             output=options.output,
             calibration=options.calibration,
-            policy=options.policy,
-            method=options.method,
-            per_channel=not options.per_tensor,
-            keep_float=tuple(options.keep_float),
-            limit=options.limit,
-            calibration_cache=options.calibration_cache,
-            rounding=options.rounding,
+            min_sqnr=options.min_sqnr,
+            accuracy_drop=options.accuracy_drop,
+            write_recipe=options.write_recipe,
+            **quantization(options),
             dump_ir=options.dump_ir,
             progress=shown,
         )

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import qcompiler
+from qcompiler.cli.options import quantization
 from qcompiler.cli.output import bytes_text, print_json
 from qcompiler.cli.progress import progress
 from qcompiler.errors import BundleError
@@ -40,10 +41,8 @@ def _source(options: Namespace) -> Model | qcompiler.Quantized:
         return qcompiler.quantize(
             qcompiler.import_onnx(options.path),
             options.calibration,
-            policy=options.policy,
-            limit=options.limit,
-            profile=options.profile,
             progress=shown,
+            **quantization(options),
         )
 
 

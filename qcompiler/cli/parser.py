@@ -8,18 +8,28 @@ from importlib import import_module
 from pathlib import Path
 
 import qcompiler
+from qcompiler.cli.options import add_quantization, add_search, positive
 
 _FORMATS = """\
 DATA is a .npz file with one array for each input, [N, ...] for N samples, or a folder of such files.
 OUT is a bundle: the folder that compile writes. FILE.mlir is a dump of --dump-ir or of a bundle's ir/ folder.
 """
 
+_HOMES = {
+    "calibrate_command": "calibration",
+    "merge_calibration_command": "calibration",
+    "sensitivity_command": "sensitivity",
+    "export_command": "export",
+    "recipe_show_command": "recipe",
+    "recipe_diff_command": "recipe",
+    "recipe_check_command": "recipe",
+}
+"""The module of qcompiler.cli that a command lives in, if it is not `commands`."""
+
 
 def _command(name: str) -> Callable[[argparse.Namespace], None]:
     """The function of a command, imported when it is called."""
-    own = name.removesuffix("_command") if name in ("sensitivity_command", "export_command") else "commands"
-    if name in ("calibrate_command", "merge_calibration_command"):
-        own = "calibration"
+    own = _HOMES.get(name, "commands")
     return lambda options: getattr(import_module(f"qcompiler.cli.{own}"), name)(options)
 
 
@@ -34,10 +44,7 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, shape
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got '{text}'")
-    return int(text)
+Commands = argparse._SubParsersAction  # type: ignore[type-arg]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,15 +58,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"qcompiler {qcompiler.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
+    def command(name: str, text: str, among: Commands = commands, of: str = "") -> argparse.ArgumentParser:
+        sub = among.add_parser(
             name,
             help=text,
             description=text,
             epilog=_FORMATS,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.set_defaults(run=_command(f"{name.replace('-', '_')}_command"))
+        sub.set_defaults(run=_command(f"{of}{name.replace('-', '_')}_command"))
         sub.add_argument("--json", action="store_true", help="print one JSON document instead of text")
         sub.add_argument("-q", "--quiet", action="store_true", help="show no progress")
         return sub
@@ -71,6 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
     _calibrate(command("calibrate", "Run the float model on data and write statistics, which can stand for the data."))
     _merge_calibration(command("merge-calibration", "Merge the statistics of several shards, in their order."))
     _sensitivity(command("sensitivity", "Measure what quantizing each tensor costs at the outputs, worst first."))
+    text = "Show recipes, compare two, or check one against a model."
+    recipe = commands.add_parser("recipe", help=text, description=text)
+    recipes = recipe.add_subparsers(required=True, metavar="show|diff|check")
+    _recipe_show(command("show", "Show a recipe, or that of a bundle.", recipes, "recipe_"))
+    _recipe_diff(command("diff", "Show what two recipes ask for otherwise.", recipes, "recipe_"))
+    _recipe_check(command("check", "Check that a recipe's rules fit a model, and a profile.", recipes, "recipe_"))
     _compare(command("compare", "Measure every layer of a bundle against the float model, in dB."))
     _export(command("export", "Write a quantized model as ONNX for other runtimes."))
     _verify(command("verify", "Prove on real inputs that a bundle's integers are those of its own IR."))
@@ -103,26 +116,8 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", type=Path, metavar="DATA", help="inputs that are typical of the use")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", required=True, help="the bundle's folder")
     _shapes(parser)
-    parser.add_argument(
-        "--policy",
-        default="auto",
-        help="symmetric or affine types: auto (default: by expected error), symmetric, affine, mixed",
-    )
-    parser.add_argument(
-        "--method",
-        help="how ranges are taken from the calibration: minmax, moving-average, percentile, entropy, mse",
-    )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N calibration samples")
-    parser.add_argument("--calibration-cache", type=Path, metavar="FILE", help="keep the statistics here for next time")
-    parser.add_argument(
-        "--keep-float",
-        action="append",
-        default=[],
-        metavar="NODE",
-        help="leave this node float (may be repeated)",
-    )
-    parser.add_argument("--per-tensor", action="store_true", help="one scale a weight instead of one a channel")
-    parser.add_argument("--rounding", help="form of requantization: fp32, fixed, fixed2 (default: the target's)")
+    add_quantization(parser)
+    add_search(parser)
     _dump(parser)
 
 
@@ -166,7 +161,7 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.safetensors", required=True)
     _shapes(parser)
     parser.add_argument("--method", default="minmax", help="range method to prepare for; outlier needs more statistics")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N calibration samples")
+    parser.add_argument("--limit", type=positive, metavar="N", help="use at most N calibration samples")
 
 
 def _merge_calibration(parser: argparse.ArgumentParser) -> None:
@@ -179,41 +174,51 @@ def _sensitivity(parser: argparse.ArgumentParser) -> None:
     _target(parser)
     parser.add_argument("--calibration", type=Path, metavar="DATA", required=True, help="inputs typical of the use")
     _shapes(parser)
-    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N calibration samples")
+    add_quantization(parser)
     parser.add_argument(
-        "--samples", type=_positive, default=4, metavar="N", help="measure on N of them, evenly spread (default: 4)"
+        "--samples", type=positive, default=4, metavar="N", help="measure on N of them, evenly spread (default: 4)"
     )
-    parser.add_argument("--top", type=_positive, metavar="N", help="print the N worst only")
+    parser.add_argument("--top", type=positive, metavar="N", help="print the N worst only")
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
     parser.add_argument("--reference", type=Path, metavar="MODEL.onnx", required=True, help="the float model")
     parser.add_argument("--data", type=Path, metavar="DATA", required=True, help="inputs to compare on")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N samples")
+    parser.add_argument("--limit", type=positive, metavar="N", help="use at most N samples")
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
     parser.add_argument("--data", type=Path, metavar="DATA", required=True, help="inputs to verify on")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N samples")
+    parser.add_argument("--limit", type=positive, metavar="N", help="use at most N samples")
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
     parser.add_argument("--reference", type=Path, metavar="MODEL.onnx", help="float model to time in onnxruntime too")
-    parser.add_argument("--repeats", type=_positive, default=50, metavar="N", help="timed runs each (default: 50)")
+    parser.add_argument("--repeats", type=positive, default=50, metavar="N", help="timed runs each (default: 50)")
 
 
 def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="MODEL.onnx|OUT|FILE.mlir")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.onnx", required=True, help="the file to write")
     parser.add_argument("--format", default="qdq", help="qdq (default) or qoperator")
-    parser.add_argument(
-        "--profile",
-        help="the runtime that is to read it: onnxruntime, tensorrt, qnn, coreml, xnnpack; refused with the reason "
-        "where it could not",
-    )
     parser.add_argument("--calibration", type=Path, metavar="DATA", help="what a float MODEL.onnx is quantized with")
-    parser.add_argument("--policy", default="auto", help="as in compile, for a float MODEL.onnx")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="use at most N calibration samples")
+    add_quantization(parser)
+
+
+def _recipe_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="FILE.toml|OUT")
+
+
+def _recipe_diff(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("old", type=Path, metavar="FILE.toml|OUT")
+    parser.add_argument("new", type=Path, metavar="FILE.toml|OUT")
+
+
+def _recipe_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="FILE.toml|OUT")
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    _shapes(parser)
+    parser.add_argument("--profile", help="the runtime that is to take it, as in compile")

@@ -6,6 +6,7 @@ from argparse import Namespace
 from dataclasses import asdict
 
 import qcompiler
+from qcompiler.cli.options import quantization
 from qcompiler.cli.output import print_json, print_table
 from qcompiler.cli.progress import progress
 
@@ -20,8 +21,8 @@ def sensitivity_command(options: Namespace) -> None:
             options.calibration,
             samples=options.samples,
             target=options.target,
-            limit=options.limit,
             progress=shown,
+            **quantization(options),
         )
     if options.json:
         sites = [asdict(site) for site in found.sites]

@@ -163,6 +163,19 @@ def _single_node(model: onnx.ModelProto, node: onnx.NodeProto) -> onnx.ModelProt
     return onnx.helper.make_model(alone, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
+def _half_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """The model with its float16 constants as inputs, so that their Cast is not folded, and their values."""
+    halves = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
+    if not halves:
+        return model, {}
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    del changed.graph.initializer[:]
+    changed.graph.initializer.extend(t for t in model.graph.initializer if t not in halves)
+    changed.graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in halves)
+    return changed, {t.name: onnx.numpy_helper.to_array(t) for t in halves}
+
+
 @dataclass(frozen=True)
 class _Call:
     """One kernel call; a constant argument stands at its place among `arguments`."""
@@ -177,6 +190,7 @@ class _Lowering:
         self.graph = model.graph
         self.location = location
         self.vector_bytes = vector_bytes
+        model, self.halves = _half_weights(model)
         self.module = to_relax(model)
         self.buffers: dict[str, Buffer] = {}
         self.values: dict[relax.Var, Value | list] = {}
@@ -188,9 +202,8 @@ class _Lowering:
         main = self.module["main"]
         constants = {tensor.name for tensor in self.graph.initializer}
         names = [info.name for info in self.graph.input if info.name not in constants]
-        for var, name in zip(main.params, names, strict=True):
-            self._buffer(name, var.ty)
-            self.values[var] = name
+        for var, name in zip(main.params, [*names, *self.halves], strict=True):
+            self.values[var] = self.halves[name] if name in self.halves else self._buffer(name, var.ty)
         for block in main.body.blocks:
             for binding in block.bindings:
                 self.values[binding.var] = self._evaluate(binding.var, binding.value)
