@@ -91,6 +91,11 @@ class LayerRule:
             if (value := getattr(self, item.name)) is not None:
                 _check(item.name, value, _LAYER_TYPES.get(item.name, (str,)), f"recipe: layer '{self.match}':")
 
+        if self.method == "outlier":
+            raise PipelineError(
+                f"recipe: layer '{self.match}': method outlier needs statistics of its own; set it in [defaults]"
+            )
+
     def matches(self, name: str) -> bool:
         """Whether this is the name, or fits the pattern: * stands for any characters, ? for one."""
         return self.match == name or (self.is_pattern and self._pattern.fullmatch(name) is not None)

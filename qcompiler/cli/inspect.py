@@ -8,11 +8,25 @@ from qcompiler.cli.output import bytes_text, print_table, shape_text
 from qcompiler.report.bundle import BundleDescription
 from qcompiler.report.describe import Description, TensorRow
 
+_EXCEPTIONS = 5
+"""So many tensors of each unusual kind are named in a summary."""
+
+_FIGURES = {
+    "sensitivity": "alone",
+    "affine_db": "affine",
+    "symmetric_db": "symmetric",
+    "per_channel_gain_db": "gain per channel",
+    "weight_db": "weight",
+}
+"""Names of figures in dB, in the order in which tables show them."""
+
 
 def print_summary(bundle: BundleDescription, title: str) -> None:
     """What a user wants to know first: how much runs in integers, what does not, sizes, where to look."""
     print(title)
     _print_partition(bundle.program)
+    _print_storages(bundle.program)
+    _print_calibration(bundle.program)
     _print_sizes(bundle)
     for note in bundle.notes:
         print(f"  note       {note}")
@@ -33,6 +47,8 @@ def print_description(description: Description) -> None:
     """Partition, then a table each of what is float, quantized tensors and quantized weights."""
     print(f"{description.source}: stage {description.stage}")
     _print_partition(description)
+    _print_storages(description)
+    _print_calibration(description)
     for kind, rows in (("input", description.inputs), ("output", description.outputs)):
         for row in rows:
             print(f"  {kind:10} {row.name} {shape_text(row.shape)} {_type_text(row)}")
@@ -42,16 +58,20 @@ def print_description(description: Description) -> None:
         rows = [(f.name, f.op, shape_text(f.shape), f"{f.macs:,}", f.why) for f in description.floats]
         print_table("Float, and why", ("value", "operation", "shape", ">multiply-adds", "why"), rows)
     columns = ("value", "operation", "shape", "type", "why")
-    for title, tensors in (
-        ("Quantized tensors", description.tensors),
-        ("Quantized weights", description.weights),
-    ):
-        if tensors:
-            print_table(title, columns, [_row(t) for t in tensors])
+    if description.tensors:
+        rows = [(*_row(t), _figures(t)) for t in description.tensors]
+        print_table("Quantized tensors", (*columns, "figures, dB"), rows)
+    if description.weights:
+        print_table("Quantized weights", columns, [_row(t) for t in description.weights])
 
 
 def _row(tensor: TensorRow) -> Sequence[str]:
     return (tensor.name, tensor.op, shape_text(tensor.shape), _type_text(tensor), tensor.why)
+
+
+def _figures(tensor: TensorRow) -> str:
+    """The figures behind a choice: SQNR at the outputs of the tensor alone, expected ones of each candidate type."""
+    return ", ".join(f"{name} {tensor.numbers[key]:.1f}" for key, name in _FIGURES.items() if key in tensor.numbers)
 
 
 def _type_text(tensor: TensorRow) -> str:
@@ -74,6 +94,43 @@ def _print_partition(description: Description) -> None:
     print(f"  float      {count} operations{': ' + _counts(description.float) if count else ''}")
     if description.borders:
         print(f"  borders    {description.borders} quantize and dequantize operations")
+
+
+def _print_storages(description: Description) -> None:
+    """How many tensors are stored how, and why those that are not plain 8 bits."""
+    quantized = {kind: count for kind, count in description.storages.items() if kind != "float"}
+    if not quantized:
+        return
+    print("  tensors    " + ", ".join(f"{count} in {kind}" for kind, count in description.storages.items()))
+    for kind in quantized:
+        if kind in ("8 bits symmetric", "8 bits affine"):
+            continue
+        rows = [(t.name, t.why) for t in description.tensors if t.kind == kind]
+        _print_exceptions(kind.removesuffix(" symmetric"), rows)
+    if description.integer_macs:
+        heavy = [(f.name, f.why) for f in description.floats if f.macs]
+        _print_exceptions("float", heavy)
+
+
+def _print_exceptions(label: str, rows: Sequence[tuple[str, str]]) -> None:
+    for name, why in rows[:_EXCEPTIONS]:
+        print(f"    {label}: {name}: {why}")
+    if len(rows) > _EXCEPTIONS:
+        print(f"    {label}: {len(rows) - _EXCEPTIONS} more")
+
+
+def _print_calibration(description: Description) -> None:
+    """Whether enough samples were given."""
+    found = description.calibration
+    if found is None:
+        return
+    text = f"  calibrated on {found['samples']} samples, method {found['method']}"
+    if "median_half" in found:
+        text += (
+            f"; over the last half of them ranges grew by {found['median_half']:.1%} (median), "
+            f"{found['worst_half']:.1%} (worst)"
+        )
+    print(text)
 
 
 def _print_sizes(bundle: BundleDescription) -> None:

@@ -22,7 +22,9 @@ def recipe_show_command(options: Namespace) -> None:
         rules = [{"match": r.match, **r.wishes, "reason": r.reason, "sqnr": r.sqnr} for r in recipe.layers]
         print_json({"model": recipe.model, "defaults": dict(recipe.defaults), "layers": rules})
         return
-    print(f"{options.path}: recipe{f' for {recipe.model}' if recipe.model else ''}, {len(recipe.layers)} rules")
+    count = len(recipe.layers)
+    model = f" for {recipe.model}" if recipe.model else ""
+    print(f"{options.path}: recipe{model}, {count} rule{'' if count == 1 else 's'}")
     for key, value in recipe.defaults.items():
         print(f"  {key:18} {_text(value)}")
     if recipe.layers:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
+from xdsl.dialects.builtin import DictionaryAttr, FloatAttr, IntegerAttr
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Attribute, SSAValue
 
@@ -57,6 +58,19 @@ class TensorRow:
     channels: int | None = None
     """Number of scales, None for one per tensor."""
     why: str = ""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """Figures behind the choice: ends of the range, dB that each candidate was expected to have..."""
+
+    @property
+    def kind(self) -> str:
+        """How the tensor is stored, in words."""
+        if self.scale is None:
+            return "float"
+        bits = f"{self.storage[1:].partition('<')[0]} bits"
+        if self.channels is not None:
+            return f"{bits} per channel"
+        middle = {"u8": 128, "u16": 32768, "u4": 8}.get(self.storage, 0)
+        return f"{bits} {'symmetric' if self.zero_point == middle else 'affine'}"
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,10 @@ class Description:
     tensors: tuple[TensorRow, ...]
     weights: tuple[TensorRow, ...]
     floats: tuple[FloatRow, ...]
+    storages: dict[str, int]
+    """Number of activations of each kind of storage."""
+    calibration: dict[str, Any] | None
+    """Method, samples, and how much ranges still grew over the last half and quarter of them; None if not recorded."""
 
 
 def base_name(name: str) -> str:
@@ -164,20 +182,24 @@ class _Describer:
             tensors=tuple(self.tensors),
             weights=tuple(self.weights),
             floats=tuple(self.floats),
+            storages=dict(Counter([row.kind for row in self.tensors] + ["float"] * len(self.floats)).most_common()),
+            calibration=_calibration(self.model.module.attributes.get("q.calibration")),
         )
 
-    def _row(self, value: SSAValue, name: str, op: str = "", why: Attribute | None = None) -> TensorRow:
+    def _row(
+        self, value: SSAValue, name: str, op: str = "", why: Attribute | None = None, numbers: Attribute | None = None
+    ) -> TensorRow:
         extent = shape(value)
         if not is_quantized(value):
             return TensorRow(name, op, extent, str(dtype_of(value)), why=string(why))
-        return _typed_row(name, op, extent, quantized(value), string(why))
+        return _typed_row(name, op, extent, quantized(value), string(why), numbers)
 
     def _border(self, op: QuantizeOp | DequantizeOp) -> None:
         if not is_activation(op.operands[0]):
             return
         self.borders += 1
         if isinstance(op, QuantizeOp):
-            self.tensors.append(self._row(op.y, self.names[op.x], op.name, op.why))
+            self.tensors.append(self._row(op.y, self.names[op.x], op.name, op.why, op.numbers))
 
     def _constant(self, op: ConstantOp) -> None:
         if is_quantized(op.y):
@@ -195,8 +217,9 @@ class _Describer:
             self.macs[True] += size(op.y) * shape(op.a)[-1]
             symmetric = op.b_zero_points is None and integer(op.b_zero_point) == 0
             self._weight(op, op.b, quantized(op.a), op.multiplier, symmetric)
+        why, numbers = op.properties.get("q.why"), op.properties.get("q.numbers")
         for value in op.results:
-            self.tensors.append(self._row(value, self.names[value], op.name, op.properties.get("q.why")))
+            self.tensors.append(self._row(value, self.names[value], op.name, why, numbers))
 
     def _weight(
         self,
@@ -238,7 +261,8 @@ class _Describer:
         for value, kind in zip(op.results, kinds.data if kinds is not None else (), strict=False):  # type: ignore[attr-defined]
             if isinstance(kind, UniformType):
                 why = string(op.attributes.get("q.why"))
-                self.tensors.append(_typed_row(self.names[value], op.name, shape(value), kind, why))
+                numbers = op.attributes.get("q.numbers")
+                self.tensors.append(_typed_row(self.names[value], op.name, shape(value), kind, why, numbers))
         if isinstance(kind := op.attributes.get("q.weight"), UniformType):
             why = string(op.attributes.get("q.why_weight"))
             self.weights.append(_typed_row(self.names[op.results[0]], op.name, shape(op.operands[1]), kind, why))
@@ -260,9 +284,25 @@ class _Describer:
         return reason_for_float(op, self.model.store)
 
 
-def _typed_row(name: str, op: str, extent: tuple[int, ...], kind: UniformType, why: str) -> TensorRow:
+def _typed_row(
+    name: str, op: str, extent: tuple[int, ...], kind: UniformType, why: str, numbers: Attribute | None = None
+) -> TensorRow:
     scales = kind.scales
     limits = (float(scales.min()), float(scales.max()))
     zero = kind.zero_point if kind.per_tensor else None
     channels = None if kind.per_tensor else scales.size
-    return TensorRow(name, op, extent, kind.storage, limits, zero, channels, why)
+    return TensorRow(name, op, extent, kind.storage, limits, zero, channels, why, _plain(numbers))
+
+
+def _calibration(recorded: Attribute | None) -> dict[str, Any] | None:
+    if not isinstance(recorded, DictionaryAttr):
+        return None
+    return {**_plain(recorded), "method": string(recorded.data["method"])}
+
+
+def _plain(numbers: Attribute | None) -> dict[str, float]:
+    """The numbers of a dictionary, to seven digits, as float32 has them."""
+    if not isinstance(numbers, DictionaryAttr):
+        return {}
+    found = {key: value.value.data for key, value in numbers.data.items() if isinstance(value, FloatAttr | IntegerAttr)}
+    return {key: value if isinstance(value, int) else float(f"{value:.7g}") for key, value in found.items()}
