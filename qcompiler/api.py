@@ -113,7 +113,7 @@ def lowering_passes(rounding: str | None = None) -> tuple[ModulePass, ...]:
     return (*parse("integerize"), Legalize(rounding=rounding), *parse("fold-zero-point,plan-layout,cse,dce"))
 
 
-def open_feeds(model: Model, calibration: Calibration, limit: int | None = None) -> Iterable[dict[str, np.ndarray]]:
+def open_feeds(model: Model, calibration: Calibration, limit: int | None = None) -> Iterable[Mapping[str, np.ndarray]]:
     """Checked feeds for a model from a file, a folder, or an iterable of dicts of arrays.
 
     Raises:

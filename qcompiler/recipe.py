@@ -267,7 +267,7 @@ def _known(key: str, known: Iterable[str], where: str) -> None:
 
 def _check(key: str, value: Any, types: tuple[type, ...], where: str) -> None:
     """Checks one value of a rule or of [defaults]; `where` begins the message."""
-    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+    if not _has_type(value, types):
         raise PipelineError(f"{where} {key} is {_value_text(value)}, expected {_PLAIN[types[0]]}")
     choices = _CHOICES.get(key)
     if choices is not None and value not in choices:
@@ -292,6 +292,10 @@ def _check(key: str, value: Any, types: tuple[type, ...], where: str) -> None:
         problem = f"limit is {value}, expected at least 1"
     if problem is not None:
         raise PipelineError(f"{where} {problem}")
+
+
+def _has_type(value: object, types: tuple[type, ...]) -> bool:
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
 
 def _is_number(value: object) -> bool:
