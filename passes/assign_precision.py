@@ -17,8 +17,10 @@ from xdsl.ir import Operation
 
 from qcompiler.calibration.cache import SavedCalibration
 from qcompiler.errors import CalibrationError, PipelineError
+from qcompiler.ir.pointwise import Pointwise
 from qcompiler.ir.values import body, users
 from qcompiler.passes.canonicalize import macs
+from qcompiler.passes.decompose_recurrent import STATE
 from qcompiler.passes.integer_rules import eight_bit_ops
 from qcompiler.passes.measure import Meter, decibel, noise_of, spread_samples
 from qcompiler.passes.scheme import POLICIES
@@ -33,6 +35,9 @@ from qcompiler.passes.sites import (
 )
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
+_RECURRENCE = 15.0
+"""dB by which thresholds are higher in models with recurrent layers, for the noise of some thirty steps may add up."""
+
 _MARKS = ("q.integer", "q.weight", "q.why_weight", "q.operands")
 
 
@@ -42,8 +47,10 @@ class AssignPrecision(QuantPass):
 
     `samples`: number of calibration samples to measure on. `threshold`: SQNR in dB, at the outputs, of one activation
     quantized alone, below which it gets 16 bits, or its layers float if these have at most the share `float-share` of
-    the multiply-adds; below `severe` dB the share `severe-share`; `float-macs` of them in any case. `policy` mixed:
-    layers whose rounded weights alone are below the threshold stay float too, as far as this allows.
+    the multiply-adds; below `severe` dB the share `severe-share`; `float-macs` of them in any case. `free-threshold`:
+    the same for activations that 16 bits cost nothing but memory (no table reads them, nothing has to become float),
+    and for the state of recurrent layers, whose errors add up over the steps. `policy` mixed: layers whose rounded
+    weights alone are below the threshold stay float too, as far as this allows.
     """
 
     name: ClassVar[str] = "assign-precision"
@@ -51,10 +58,11 @@ class AssignPrecision(QuantPass):
     policy: str = "auto"
     samples: int = 4
     threshold: float = 25.0
+    free_threshold: float = 45.0
     float_share: float = 0.05
     severe: float = 15.0
     severe_share: float = 0.5
-    float_macs: int = 500_000
+    float_macs: int = 1_000_000
 
     def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
         if isinstance(ctx.calibration, SavedCalibration):
@@ -80,30 +88,56 @@ class _Assigner:
     widened: list[Site] = field(default_factory=list)
 
     def run(self) -> None:
-        self.bar = noise_of(self.options.threshold)
+        recurrent = any(STATE in op.attributes for op in body(self.module).ops)
+        allowance = _RECURRENCE if recurrent else 0.0
+        self.threshold = self.options.threshold + allowance
+        self.free_threshold = self.options.free_threshold + allowance
+        self.bar, self.free_bar = noise_of(self.threshold), noise_of(self.free_threshold)
+        self.pointwise = Pointwise.of(self.module, self.ctx.store)
         self.units = units(self.module)
         self.total = sum(macs(op) for op in body(self.module).ops) or 1
         sites = self.meter.simulation.sites
         weights = self.options.policy == "mixed"
         noise = {
-            site: self.meter.screened(site, self.bar)
+            site: self._measured(site, recurrent)
             for site in self.ctx.progress.track(sites, "measuring sensitivity", len(sites))
             if site.op is None or weights
         }
         for site, found in noise.items():
             record_number(site, "sensitivity", decibel(found))
         for site in sorted(noise, key=noise.__getitem__, reverse=True):
-            if noise[site] >= self.bar and not _decided(site):
+            if _decided(site):
+                continue
+            if noise[site] >= self.bar:
                 self._improve(site, noise[site])
+            elif noise[site] >= self.free_bar and self._is_free(site):
+                self._widen(site, f"{_reason(noise[site])}, and 16 cost next to nothing here")
         drop_unused_types(self.module)
         if self.widened or self.floated:
             self.ctx.notes.append(
                 f"{len(self.widened)} tensors in 16 bits and {len(self.floated)} operations in float: in 8 bits each "
-                f"would leave less than {self.options.threshold:g} dB at the outputs"
+                f"would leave less than {self.threshold:g} dB at the outputs, or "
+                f"{self.free_threshold:g} where 16 bits cost next to nothing"
             )
 
+    def _measured(self, site: Site, recurrent: bool) -> float:
+        """Noise of a site alone; on one sample where that is clear, but the samples of a stream are too unlike."""
+        if recurrent:
+            return self.meter.alone(site)
+        return self.meter.screened(site, self.free_bar if self._is_free(site) else self.bar)
+
+    def _is_free(self, site: Site) -> bool:
+        """Whether 16 bits at a site need no table of 65,536 entries and no op in float, or it is a recurrent state."""
+        if site.op is not None or site.wide is None or site.obstacle or self.options.policy not in ("auto", "mixed"):
+            return False
+        if any(isinstance(v.owner, Operation) and STATE in v.owner.attributes for v in site.values):
+            return True
+        return not any(
+            self.pointwise.roots.get(r) in site.values for v in site.values for u in users(v) for r in u.results
+        )
+
     def _improve(self, site: Site, noise: float) -> None:
-        reason = f"alone in 8 bits it leaves {decibel(noise):.1f} dB at the outputs"
+        reason = _reason(noise)
         if site.op is not None:
             self._keep_float([site.op], noise, f"its weights: {reason}")
             return
@@ -136,6 +170,10 @@ class _Assigner:
             make_float(op, reason)
         self.floated += new
         return True
+
+
+def _reason(noise: float) -> str:
+    return f"alone in 8 bits it leaves {decibel(noise):.1f} dB at the outputs"
 
 
 def make_float(op: Operation, reason: str) -> None:

@@ -37,6 +37,7 @@ from qcompiler.passes.calibrate import calibration_method, load_statistics
 from qcompiler.passes.canonicalize import constant_array, macs
 from qcompiler.passes.channel_scales import channel_scales, depthwise_readers
 from qcompiler.passes.composites import composites
+from qcompiler.passes.decoding import decoding_values
 from qcompiler.passes.fusion import inner_values, matmul_bias
 from qcompiler.passes.integer_rules import present, reason_for_float, rules, sixteen_bit_obstacle
 from qcompiler.passes.scheme import (
@@ -100,6 +101,7 @@ class _Chooser:
         self.policy = forced or self.options.policy
         self.symmetric_only = forced == "symmetric"
         self.composites = composites(self.module, self.ctx.store)
+        self.decoding = decoding_values(self.module, self.ctx.store, self.pointwise)
         self.integer = self._split()
         self._choose_activations()
         self._choose_weights()
@@ -120,6 +122,8 @@ class _Chooser:
             return f"kept in float by the recipe ({wish.precision})"
         if not any(is_activation(v) for v in op.operands):
             return "computed from constants"
+        if self.ctx.target is not None and self.ctx.target.constant_rhs_only and _two_activations(op):
+            return f"{self.ctx.target.name} multiplies by constant matrices alone"
         if op in self.composites:
             return f"inside {self.composites[op]}, which is quantized at its border"
         values = [v for v in (*op.operands, *op.results) if is_activation(v)]
@@ -146,6 +150,9 @@ class _Chooser:
         for op in self._spread_concats(set(gains)):
             del gains[op]
             self.reasons[op] = "its operands differ too much in range to share one scale, and only the output reads it"
+        for op in self._spread_parts(set(gains)):
+            del gains[op]
+            self.reasons[op] = "the parts of the input differ too much in range to share one scale"
         _, integer = border(self.module, gains, self.inner)
         for op in gains.keys() - integer:
             self.reasons[op] = "between float operations, where quantizing would only cost"
@@ -170,10 +177,24 @@ class _Chooser:
                 reached.add(op)
         return [op for op in found if op in reached]
 
+    def _spread_parts(self, candidates: set[Operation]) -> list[Operation]:
+        """Movements that take parts of unlike ranges out of one input: several states packed in a tensor."""
+        table = rules()
+        found: list[Operation] = []
+        for argument in body(self.module).args:
+            parts = [op for op in users(argument) if op in candidates and (r := table.get(op_name(op))) and r.moves]
+            if is_float(argument) and len(parts) > 1 and not self._similar([r for op in parts for r in op.results]):
+                found += parts
+        return found
+
     def _alike(self, concat: Operation) -> bool:
         """Whether all operands of a Concat use at least a quarter of the common range."""
+        return self._similar(concat.operands)
+
+    def _similar(self, values: Sequence[SSAValue]) -> bool:
+        """Whether all of these use at least a quarter of their common range."""
         spans = []
-        for value in concat.operands:
+        for value in values:
             if not is_activation(value) or not is_float(value):
                 return True
             s = self.statistics(value)
@@ -271,9 +292,12 @@ class _Chooser:
         expects = choice.numbers.get("db", WIDE_BELOW)
         allowed = self.policy == "auto" and (self.limits is None or self.limits.sixteen_bits)
         allowed = allowed and not (wish.precision or wish.range) and all(r is None for _, r in obstacles)
-        if not allowed or expects >= WIDE_BELOW:
+        decoded = all(v in self.decoding for v in members)
+        if not allowed or (expects >= WIDE_BELOW and not decoded):
             return choice
         reason = f"8 bits would have {expects:.1f} dB, less than {WIDE_BELOW:g}"
+        if decoded:
+            reason = "behind the last products, where predictions are decoded, it costs next to nothing"
         return sixteen_bits(expected, choice, reason)
 
     def _per_channel(self, value: SSAValue, statistics: TensorStatistics, choice: Choice) -> Choice:
@@ -322,7 +346,7 @@ class _Chooser:
             if wish == "per-channel" and not axes:
                 raise PipelineError(f"{describe(op)}: the recipe asks for weights per channel, which it cannot have")
             per_channel = wish == "per-channel"
-        choice, widened = choose_weight(weight, axis, per_channel, x_scale, y_scale, flat)
+        choice, widened = choose_weight(weight, axis, per_channel, x_scale, y_scale, flat, self._zero_point_cost(op))
         op.attributes["q.weight"] = choice.type
         op.attributes["q.why_weight"] = StringAttr(choice.why)
         _add_numbers(op, choice.numbers)
@@ -332,16 +356,22 @@ class _Chooser:
                 f"(dead channels, or a bias that would leave int32): {widened[:8]}{'...' if len(widened) > 8 else ''}"
             )
 
+    def _zero_point_cost(self, op: Operation) -> float:
+        """What weights with zero points would cost in this product, infinite where they are out of the question."""
+        target = self.ctx.target
+        fits = op_name(op) != "Conv" and rank(op.operands[1]) == 2 and self.policy == "auto" and self.limits is None
+        return target.weight_zero_point_cost if target is not None and fits else np.inf
+
     def _choose_operands(self, op: Operation) -> None:
         """Types of the constant operands of a sum, product or Concat."""
         if any(self._is_bias(op, value) for value in op.operands):
             return
         kinds: list[Attribute] = []
+        wide = any(r in self.choices and self.choices[r].type.dtype.itemsize > 1 for r in op.results)
+        storage, symmetric = ("i16", True) if wide else (self.storage, self.symmetric_only)
         for value in op.operands:
             array = constant_array(value, self.ctx.store)
-            kinds.append(
-                UnitAttr() if array is None else choose_constant(array, self.storage, self.symmetric_only).type
-            )
+            kinds.append(UnitAttr() if array is None else choose_constant(array, storage, symmetric).type)
         if not all(isinstance(k, UnitAttr) for k in kinds):
             op.attributes["q.operands"] = ArrayAttr(kinds)
 
@@ -377,3 +407,8 @@ def _add_numbers(op: Operation, numbers: Mapping[str, float]) -> None:
     if numbers:
         new = {key: FloatAttr(round(number, 4), f32) for key, number in numbers.items()}
         op.attributes["q.numbers"] = DictionaryAttr({**kept, **new})
+
+
+def _two_activations(op: Operation) -> bool:
+    """Whether an op is a product of two matrices that both depend on the inputs."""
+    return op_name(op) == "MatMul" and all(is_activation(v) for v in op.operands)

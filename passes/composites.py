@@ -17,6 +17,7 @@ from qcompiler.ir.pointwise import op_name, scalar
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, size, users
 from qcompiler.passes.canonicalize import constant_array
+from qcompiler.passes.fusion import matmul_bias
 
 _SUMS = ("Add", "Sub")
 
@@ -80,11 +81,13 @@ def _normalization(mean: Operation, store: ConstantStore) -> list[Operation]:
         inside.append(inverse)
         value = inverse.results[0]
     scaled = _reader(value, "Div", "Mul")
-    if scaled is None:
+    if scaled is None or x not in scaled.operands:
         return []
     inside.append(scaled)
-    if (centred := _producer(x, "Sub")) is not None and _producer(centred.operands[1], "ReduceMean") is not None:
-        inside += [centred, centred.operands[1].owner]  # type: ignore[list-item]
+    centred = _producer(x, "Sub")
+    centre = _producer(centred.operands[1], "ReduceMean") if centred is not None else None
+    if centred is not None and centre is not None and centre.operands[0] is centred.operands[0]:
+        inside += [centred, centre]
     value = scaled.results[0]
     for name in ("Mul", "Add"):
         op = _reader(value, name)
@@ -115,6 +118,8 @@ def _masked_softmax(softmax: Operation, store: ConstantStore) -> list[Operation]
     value = softmax.operands[0]
     if (op := _producer(value, "Add", "Sub", "Where")) is None or not _masks(op, store):
         return []
+    if any(isinstance(v.owner, Operation) and matmul_bias(v.owner, store) is op for v in op.operands):
+        return []  # the last layer of a classifier
     pending: list[SSAValue] = [value]
     while pending:
         value = pending.pop()

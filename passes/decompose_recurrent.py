@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from xdsl.dialects.builtin import ArrayAttr, ModuleOp, TensorType, f32
+from xdsl.dialects.builtin import ArrayAttr, ModuleOp, TensorType, UnitAttr, f32
 from xdsl.ir import Block, Operation, SSAValue
 
 from qcompiler.ir.build import onnx_op
@@ -54,6 +54,10 @@ _PARAMETERS: dict[str, dict[str, float | None]] = {
 
 class _Kept(Exception):
     """The reason why a layer is not decomposed."""
+
+
+STATE = "q.state"
+"""Mark of the ops that make sums and states of recurrent layers."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +290,7 @@ class _Direction:
         """One step; the gates lie in the order i, o, f, c."""
         layer, emit = self.layer, self.emit
         total = row if h is None else emit.binary("Add", emit.matmul(h, layer.recurrence[self.index].T), row)
+        _mark_state(total)
         i, o, f, candidate = emit.split(total, 4, 1)
 
         def peek(gate: SSAValue, cell: SSAValue | None, which: int) -> SSAValue:
@@ -297,7 +302,9 @@ class _Direction:
         cell = emit.binary("Mul", i, self._gate(1, candidate))
         if c is not None:
             f = emit.binary("Sub", emit.number(1), i) if layer.flag("input_forget") else self._gate(0, peek(f, c, 2))
-            cell = emit.binary("Add", emit.binary("Mul", f, c), cell)
+            kept = emit.binary("Mul", f, c)
+            cell = emit.binary("Add", kept, cell)
+            _mark_state(kept, cell)
         o = self._gate(0, peek(o, cell, 1))
         shown = emit.activation(layer.functions[self.index][2], cell, 0.0)
         return emit.binary("Mul", o, shown), cell
@@ -366,3 +373,10 @@ class DecomposeRecurrent(QuantPass):
                 _decompose(_layer(op, self.steps, ctx.store), ctx.store)
             except _Kept as reason:
                 ctx.notes.append(f"{describe(op)} stays float: {reason}")
+
+
+def _mark_state(*values: SSAValue) -> None:
+    """Marks what makes sums and states, whose errors add up over the steps."""
+    for value in values:
+        if isinstance(value.owner, Operation):
+            value.owner.attributes[STATE] = UnitAttr()

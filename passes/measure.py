@@ -20,6 +20,8 @@ Outputs = Mapping[str, np.ndarray]
 _QUIET = 0.01
 """The power of a sample counts as at least this share of the mean over samples."""
 
+_MARGIN = 100.0
+"""One sample decides if its noise is this many times below the bar: samples may differ by 20 dB."""
 _FLOOR = 1e-30
 """Noise below this is taken as none: 300 dB."""
 
@@ -92,7 +94,9 @@ class Meter:
     def __init__(self, simulation: Simulation, samples: Sequence[Feed]) -> None:
         self.simulation, self.samples = simulation, samples
         reference = [simulation.run(feed, {}, Level.FLOAT) for feed in samples]
-        self._all, self._first = Noise(reference), Noise(reference[:1])
+        # Streams start from a state of zeros, so the first sample is not typical.
+        self._middle = len(samples) // 2
+        self._all, self._one = Noise(reference), Noise([reference[self._middle]])
 
     def noise(
         self,
@@ -108,6 +112,6 @@ class Meter:
         return self.noise({site: level}, Level.FLOAT)
 
     def screened(self, site: Site, bar: float) -> float:
-        """As `alone`, on the first sample only if the noise there is below `bar`."""
-        noise = self._first([self.simulation.run(self.samples[0], {site: Level.CHOSEN}, Level.FLOAT)])
-        return noise if noise < bar else self.alone(site)
+        """As `alone`, on one sample only if the noise there is well below `bar`."""
+        noise = self._one([self.simulation.run(self.samples[self._middle], {site: Level.CHOSEN}, Level.FLOAT)])
+        return noise if noise < bar / _MARGIN else self.alone(site)

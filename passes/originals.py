@@ -7,12 +7,12 @@ operand position, the names of the arrays from before the first change, so that 
 from __future__ import annotations
 
 import numpy as np
-from xdsl.dialects.builtin import DictionaryAttr, StringAttr
+from xdsl.dialects.builtin import DictionaryAttr, StringAttr, TensorType
 from xdsl.ir import Block, Operation
 
 from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import location
+from qcompiler.ir.values import element_type, location
 from qcompiler.passes.canonicalize import constant_array
 from qcompiler.passes.integer_rules import present
 
@@ -42,3 +42,16 @@ def original(op: Operation, index: int, store: ConstantStore) -> np.ndarray:
     array = constant_array(op.operands[index], store)
     assert array is not None
     return array
+
+
+def restore_originals(op: Operation, store: ConstantStore) -> None:
+    """Undoes all changes to an op's constants: in float it shall compute what the float model does."""
+    recorded = op.attributes.pop(_ATTRIBUTE, None)
+    if not isinstance(recorded, DictionaryAttr):
+        return
+    for index, name in recorded.data.items():
+        assert isinstance(name, StringAttr) and isinstance(op.parent, Block)
+        kind = TensorType(element_type(store[name.data].dtype), store[name.data].shape)
+        constant = ConstantOp.named(name.data, kind, location(name.data))
+        op.parent.insert_op_before(constant, op)
+        op.operands[int(index)] = constant.y

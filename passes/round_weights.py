@@ -17,6 +17,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 
 from qcompiler.arithmetic.affine import along_axis, quantize
+from qcompiler.calibration.cache import SavedCalibration
 from qcompiler.errors import CalibrationError
 from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.quant_types import UniformType
@@ -27,7 +28,7 @@ from qcompiler.passes.originals import replace_constant
 from qcompiler.passes.sites import Level, Simulation
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
-_ROWS = 256
+_ROWS = 128
 """Positions of an image, or rows of a matrix, taken of one sample, at random with a fixed seed."""
 
 _DAMPING = 0.01
@@ -48,11 +49,16 @@ class RoundWeights(QuantPass):
 
     name: ClassVar[str] = "round-weights"
     requires: ClassVar = (Stage.CHOSEN,)
-    samples: int = 32
+    samples: int = 128
 
     def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
         if ctx.calibration is None:
             raise CalibrationError(f"{ctx.source}: round-weights needs calibration data; give it with --calibration")
+        if isinstance(ctx.calibration, SavedCalibration):
+            ctx.notes.append(
+                f"{ctx.calibration.source} holds no samples to round weights by: they are rounded to nearest"
+            )
+            return
         layers = [layer for op in body(module).ops if (layer := _Layer.of(op, ctx)) is not None]
         if not layers:
             return
@@ -70,7 +76,7 @@ class RoundWeights(QuantPass):
                 found = dict(zip(made, simulation.observe(feed, made, {}, Level.FLOAT), strict=True)) if made else {}
                 found |= {v: feed[names[v]] for v in values if v not in found}
                 for layer, hessian in zip(part, hessians, strict=True):
-                    rows = layer.rows(found[layer.op.operands[0]], random).astype(np.float64)
+                    rows = layer.rows(found[layer.op.operands[0]], random)
                     hessian += rows.transpose(0, 2, 1) @ rows
             for layer, hessian in zip(part, hessians, strict=True):
                 rounded[layer.op] = layer.rounded(hessian)
@@ -91,7 +97,9 @@ class _Layer:
     @staticmethod
     def of(op: Operation, ctx: CompilerContext) -> _Layer | None:
         kind = op.attributes.get("q.weight")
-        if not isinstance(kind, UniformType) or kind.blocks or op_name(op) not in ("Conv", "Gemm", "MatMul"):
+        if not isinstance(kind, UniformType) or op_name(op) not in ("Conv", "Gemm", "MatMul"):
+            return None
+        if kind.blocks or kind.zero_points.any():
             return None
         weight = constant_array(op.operands[1], ctx.store)
         if weight is None or (op_name(op) != "Conv" and weight.ndim != 2):

@@ -25,6 +25,10 @@ SYMMETRIC_UP_TO = 1.1
 WIDE_BELOW = 20.0
 """dB of expected SQNR in 8 bits below which `auto` stores a tensor in 16, where the ops around it allow."""
 
+GAIN_FOR_COST = 60.0
+"""dB by which a zero point of the weights must lower their error for each unit of relative run time that it costs:
+one bit, 6 dB, for a tenth."""
+
 _SMALLEST_MULTIPLIER = 2.0**-24
 """A channel's requantize multiplier is kept at least this large; what it drops is far below one stored unit."""
 
@@ -125,9 +129,11 @@ def choose_weight(
     x_scale: np.ndarray,
     y_scale: np.ndarray,
     bias: np.ndarray | None,
+    zero_point_cost: float = np.inf,
 ) -> tuple[Choice, list[int]]:
-    """Symmetric type of a weight in -127..127, per output channel on `axis` or per tensor.
+    """Type of a weight, per output channel on `axis` or per tensor: symmetric in -127..127 unless affine is worth it.
 
+    `zero_point_cost` is the run time of a product whose weights have zero points relative to one without.
     `x_scale` and `y_scale` are one scale, or one for each output channel. Where a channel's bias would leave int32, or
     the channel is dead, its scale is widened; the indices of such channels are the second result. The numbers hold
     the expected SQNR of the weight (`weight_db`), and what an affine type would have (`weight_affine_db`).
@@ -143,15 +149,23 @@ def choose_weight(
     widened = np.flatnonzero(scale < floor)
     scales = np.maximum(scale, floor).astype(np.float32)
     granularity = "per channel" if per_channel else "per tensor"
-    kind = UniformType.make(
-        "i8", scales if per_channel else scales[0], axis=axis if per_channel else None, storage_range=(-127, 127)
-    )
+    along_channels = axis if per_channel else None
+
+    def kind_of(steps: np.ndarray, zeros: np.ndarray | int, low: int) -> UniformType:
+        parts = (steps, zeros) if per_channel else (steps[0], np.ravel(zeros)[0])
+        return UniformType.make("i8", *parts, axis=along_channels, storage_range=(low, 127))
+
+    kind = kind_of(scales, 0, -127)
     real = weight.astype(np.float64)
     power = float(np.mean(np.square(real))) if real.size else 0.0
-    numbers = {}
+    numbers: dict[str, float] = {}
+    affine_kind = None
     if power > 0:
         ends = (real.min(axis=others if per_channel else None), real.max(axis=others if per_channel else None))
         affine = choose_affine_per_channel(*map(np.atleast_1d, ends), -128, 127)
+        affine_scales = np.maximum(affine[0], floor).astype(np.float32)
+        if np.array_equal(affine_scales, affine[0]):
+            affine_kind = kind_of(affine_scales, affine[1], -128)
         types = {"weight": (scales, np.zeros(scales.shape, np.int64), -127), "weight_affine": (*affine, -128)}
         for name, (steps, zeros, low) in types.items():
             along = along_axis(steps.astype(np.float64), axis, real.ndim), along_axis(zeros, axis, real.ndim)
@@ -160,7 +174,11 @@ def choose_weight(
             if noise > 0:
                 numbers[f"{name}_db"] = decibel(noise)
     gain = numbers.get("weight_affine_db", 0.0) - numbers.get("weight_db", 0.0)
-    why = f"symmetric {granularity} in -127..127: affine would be {gain:+.1f} dB, but cost a sum at run time"
+    cost = f"{zero_point_cost - 1:.0%} of run time" if np.isfinite(zero_point_cost) else "a sum at run time"
+    if affine_kind is not None and gain >= GAIN_FOR_COST * (zero_point_cost - 1):
+        why = f"affine {granularity}: {gain:+.1f} dB against symmetric, for {cost}"
+        return Choice(affine_kind, why, {**numbers, "weight_db": numbers["weight_affine_db"]}), []
+    why = f"symmetric {granularity} in -127..127: affine would be {gain:+.1f} dB, but cost {cost}"
     return Choice(kind, why, numbers), widened.tolist()
 
 

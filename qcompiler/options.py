@@ -21,8 +21,8 @@ class QuantizeOptions:
 
     policy: str = "auto"
     """auto, symmetric, affine or mixed."""
-    method: str = "minmax"
-    """How ranges are taken from calibration: auto, minmax, moving-average, percentile, entropy, mse, outlier."""
+    method: str = "mse"
+    """How ranges are taken from calibration: minmax, moving-average, percentile, entropy, mse, outlier."""
     per_channel: bool = True
     """One scale for each output channel of a weight, instead of one."""
     keep_float: Sequence[str] = ()
@@ -41,7 +41,7 @@ class QuantizeOptions:
     """Cross-layer equalization of weights."""
     smooth: float | None = None
     """Migration of outliers into weights in front of matrix products, with this exponent; None: none."""
-    weight_rounding: str = "nearest"
+    weight_rounding: str = "gptq"
     """nearest, or gptq: by second order, on the calibration data."""
     bias_correction: str = "analytic"
     """none, analytic, or empirical: analytic, then layer by layer on calibration samples."""

@@ -24,6 +24,7 @@ from qcompiler.passes.apply_recipe import unique_names
 from qcompiler.passes.assign_precision import drop_unused_types, make_float
 from qcompiler.passes.integer_rules import eight_bit_ops
 from qcompiler.passes.measure import Feed, Meter, Noise, Outputs, decibel, spread_samples
+from qcompiler.passes.originals import restore_originals
 from qcompiler.passes.sites import Level, Simulation, Site, set_value_type, units
 from qcompiler.pipeline import CompilerContext, PassManager, Progress, parse
 from qcompiler.recipe import LayerRule, Recipe
@@ -301,6 +302,7 @@ def _confirm(chosen: Model, context: CompilerContext, best: _Best) -> float:
                     set_value_type(value, site.wide, f"16 bits: {upgrade.reason}")
         for op in upgrade.floats:
             make_float(op, upgrade.reason)
+            restore_originals(op, context.store)
     drop_unused_types(chosen.module)
     PassManager((*parse("insert-qdq"), *lowering_passes())).run(chosen, context)
     found = [interpret(chosen, feed) for feed in best.goal.held[:2]]

@@ -98,9 +98,18 @@ def test_a_model_without_outliers_is_not_changed() -> None:
     y = g("Relu", g("Conv", "x", g.weight(4, 3, 3, 3)))
     proto = g.proto(g("Conv", y, g.weight(4, 4, 3, 3)))
     before = chosen(proto, feeds_of(proto))
-    after = passed(before, "assign-precision", feeds_of(proto))
+    after = passed(before, "assign-precision{free-threshold=0.0}", feeds_of(proto))
     for old, new in zip(body(before.module).ops, body(after.module).ops, strict=True):
         assert _but_numbers(old) == _but_numbers(new)
+
+
+def test_16_bits_that_cost_nothing_are_taken_early() -> None:
+    g = Graph(x=(1, 3, 8, 8))
+    y = g("Relu", g("Conv", "x", g.weight(4, 3, 3, 3)))
+    proto = g.proto(g("Conv", y, g.weight(4, 4, 3, 3)))
+    module = passed(chosen(proto, feeds_of(proto)), "assign-precision{free-threshold=80.0}", feeds_of(proto)).module
+    kinds = [value_type(v).storage for op in body(module).ops for v in op.results if value_type(v) is not None]
+    assert kinds == ["u8", "i16"]  # the first is the operand of a convolution, the second nobody's
 
 
 def test_mixed_leaves_the_layers_of_bad_weights_in_float() -> None:

@@ -87,6 +87,8 @@ def test_shards_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([*merge, "-o", f"{tmp_path}/all.safetensors"]) == 0
     assert "4 samples" in capsys.readouterr().out
     model = qcompiler.import_onnx(tmp_path / "m.onnx")
-    found = [qcompiler.quantize(model, data).model for data in (tmp_path / "all.safetensors", feeds)]
+    # Precision and rounding are measured on samples, which saved statistics do not hold.
+    options = {"assign_precision": False, "weight_rounding": "nearest"}
+    found = [qcompiler.quantize(model, data, **options).model for data in (tmp_path / "all.safetensors", feeds)]
     for old, new in zip(*(outputs(m, feeds) for m in found), strict=True):
         np.testing.assert_array_equal(old["conv2"], new["conv2"])

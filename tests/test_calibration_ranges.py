@@ -180,7 +180,7 @@ def test_outlier_keeps_the_large_values_of_every_channel():
 
 
 def test_bad_options():
-    with pytest.raises(ValueError, match="unknown calibration method 'kl': expected one of auto, "):
+    with pytest.raises(ValueError, match="unknown calibration method 'kl': expected one of minmax, "):
         range_from(STATISTICS["normal"], "kl", 0, 255, False)
     for percentile in (50.0, 100.1, float("nan")):
         with pytest.raises(ValueError, match="percentile must be above 50"):

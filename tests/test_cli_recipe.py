@@ -149,7 +149,7 @@ def test_reports_count_kinds_of_storage_and_explain_exceptions(work: Path, capsy
     assert "1 in 16 bits symmetric" in text
     assert "    16 bits: relu3.node: 16 bits: the recipe asks for it" in text
     assert "    float: gemm6.node: kept in float by the recipe (float32)" in text
-    assert "calibrated on 8 samples, method minmax; over the last half of them ranges grew by" in text
+    assert "calibrated on 8 samples, method mse; over the last half of them ranges grew by" in text
     assert main(["inspect", f"{work}/kinds", "--json"]) == 0
     program = json.loads(capsys.readouterr().out)["program"]
     assert program["storages"]["16 bits symmetric"] == 1

@@ -137,7 +137,7 @@ def test_options_that_make_no_sense(text: str, message: str) -> None:
 
 def test_calibrate_and_choose_scheme_refuse_unknown_names() -> None:
     graph = stages("conv")
-    with pytest.raises(QCompilerError, match="unknown calibration method 'max': expected one of auto, minmax"):
+    with pytest.raises(QCompilerError, match="unknown calibration method 'max': expected one of minmax"):
         passed(graph.imported, "calibrate{method=max}", graph.feeds)
     with pytest.raises(CalibrationError, match="calibrate needs calibration data"):
         passed(graph.imported, "calibrate")

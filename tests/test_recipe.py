@@ -123,7 +123,7 @@ def test_no_recipe_to_apply() -> None:
 def test_settings_come_from_keywords_then_the_recipe_then_the_defaults() -> None:
     recipe = Recipe(defaults={"policy": "affine", "weights": "per-group:16", "smooth": 0.5})
     options = QuantizeOptions.of(recipe=recipe, policy="mixed", method=None)
-    assert (options.policy, options.weight_group, options.smooth, options.method) == ("mixed", 16, 0.5, "minmax")
+    assert (options.policy, options.weight_group, options.smooth, options.method) == ("mixed", 16, 0.5, "mse")
     assert QuantizeOptions.of(recipe=Recipe(defaults=options.settings)) == QuantizeOptions.of(
         recipe=Recipe(defaults=options.settings), policy="mixed", weight_group=16, smooth=0.5
     )

@@ -9,7 +9,6 @@ from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FloatAttr, StringAt
 from xdsl.ir import Attribute
 
 from qcompiler.calibration.expected import Expected
-from qcompiler.calibration.ranges import expected_error, range_from
 from qcompiler.calibration.statistics import TensorStatistics
 from qcompiler.errors import PipelineError
 from qcompiler.frontends.onnx_import import import_graph
@@ -48,18 +47,6 @@ def test_noise_is_that_of_the_function() -> None:
     rounded = 0.05 * np.clip(np.rint(x / 0.05), -128, 127)
     true = np.mean(np.square(silu(rounded) - silu(x))) / np.mean(np.square(silu(x)))
     assert found == pytest.approx(true, rel=0.05)
-
-
-def test_auto_takes_the_best_of_its_candidates() -> None:
-    x = np.random.default_rng(0).normal(0, 1, 50000)
-    x[0] = 40.0
-    s = statistics(x)
-    names = ["minmax", "percentile:99.999", "percentile:99.99", "mse"]
-    ranges = [range_from(s, name, 0, 255, False) for name in names]
-    assert range_from(s, "auto", 0, 255, False) in ranges
-    uniform = statistics(np.linspace(-1, 1, 50000))
-    lo, hi = range_from(uniform, "auto", 0, 255, False)
-    assert expected_error(uniform, (hi - lo) / 255, 128, 0, 255) < 1.2 * (2 / 255) ** 2 / 12
 
 
 def depthwise(spread: float) -> Graph:

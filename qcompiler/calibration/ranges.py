@@ -15,11 +15,8 @@ from qcompiler.arithmetic.affine import choose_affine_per_channel, choose_symmet
 from qcompiler.calibration.statistics import TensorStatistics
 from qcompiler.calibration.tails import Outliers
 
-METHODS = ("auto", "minmax", "moving-average", "percentile", "entropy", "mse", "outlier")
+METHODS = ("minmax", "moving-average", "percentile", "entropy", "mse", "outlier")
 DEFAULT_PERCENTILE = 99.999
-CLIPPING_WEIGHT = 32.0
-"""How much more method `auto` counts an error of clipping than one of rounding: what is clipped errs to one side, and
-all at once, so that it does not average out in the sums that follow."""
 
 # Candidates of the MSE search, as shares of the present end. The coarse ones go down to 1/64: a few massive
 # values may stretch a range to many times the size of what matters.
@@ -39,8 +36,6 @@ def range_from(
     """The interval that the integers `[qmin, qmax]` shall cover, inside the values seen.
 
     Methods:
-        auto: of minmax, percentile 99.999, percentile 99.99 and mse the range with the smallest expected squared error,
-            that of clipped values counted `CLIPPING_WEIGHT` times.
         minmax: all values seen.
         moving-average: moving averages of the extremes of each sample (`TensorStatistics.moving_range`).
         percentile: 99.999 per cent of the values, or as many as `percentile:99.99` says; what is left out is shared
@@ -61,8 +56,6 @@ def range_from(
     """
     method, percentile = parse_method(method)
     match method:
-        case "auto":
-            return _auto(statistics, qmin, qmax, symmetric)
         case "minmax":
             return statistics.minimum, statistics.maximum
         case "moving-average":
@@ -106,15 +99,6 @@ def parse_method(text: str) -> tuple[str, float]:
     return name, percentile
 
 
-def _auto(statistics: TensorStatistics, qmin: int, qmax: int, symmetric: bool) -> tuple[float, float]:
-    names = ("minmax", "percentile:99.999", "percentile:99.99", "mse")
-    ranges = [range_from(statistics, name, qmin, qmax, symmetric) for name in names]
-    lo, hi = np.array(ranges).T
-    choose = choose_symmetric_per_channel if symmetric else choose_affine_per_channel
-    errors = _Density(statistics).error(*choose(lo, hi, qmin, qmax), qmin, qmax, CLIPPING_WEIGHT)
-    return ranges[int(np.argmin(errors))]
-
-
 def expected_error(statistics: TensorStatistics, scale: float, zero_point: int, qmin: int, qmax: int) -> float:
     """Mean squared error per element of quantizing the observed values, from rounding and from clipping.
 
@@ -147,12 +131,8 @@ class _Density:
         self.nonzero = nonzero[:size]
         self.edges = np.clip(statistics.bin_edges[: size + 1], self.minimum, self.maximum)
 
-    def error(
-        self, scale: np.ndarray, zero_point: np.ndarray, qmin: int, qmax: int, clipping: float = 1.0
-    ) -> np.ndarray:
+    def error(self, scale: np.ndarray, zero_point: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
         """Mean squared error per element for each of `[candidates]` scales and zero points.
-
-        That of clipped values, half a step and more outside, counts `clipping` times.
 
         With `t = x / scale` the error of `x` is `scale * (t - r)`, where `r` is the nearest integer to `t`
         that can be stored; `r / 12 + (t - r)**3 / 3` is the antiderivative of `(t - r)**2`, continuous over
@@ -166,9 +146,6 @@ class _Density:
         width = np.diff(t)
         point = width == 0
         mean = np.where(point, d[:, :-1] ** 2, np.diff(primitive) / np.where(point, 1.0, width))
-        if clipping != 1.0:
-            centre = (t[:, :-1] + t[:, 1:]) / 2
-            mean = np.where((centre < low - 0.5) | (centre > high + 0.5), clipping * mean, mean)
         return scale**2 * (mean @ self.nonzero) / max(int(self.counts.sum()), 1)
 
     def folded(self, counts: np.ndarray) -> np.ndarray:

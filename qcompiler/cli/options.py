@@ -75,7 +75,7 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
         metavar="ALPHA",
         help="move outliers in front of matrix products into their weights (default ALPHA: 0.5)",
     )
-    add("--weight-rounding", metavar="nearest|gptq", help="how weights are rounded (default: nearest)")
+    add("--weight-rounding", metavar="nearest|gptq", help="how weights are rounded (default: gptq)")
     add("--bias-correction", metavar="none|analytic|empirical", help="default: analytic")
     add(
         "--assign-precision",
