@@ -153,7 +153,6 @@ def product_contest(layer: Product, spec: TargetSpec, rng: np.random.Generator) 
         n=layer.n,
         a_dtype="uint8",
         b_dtype="int8",
-        b_constant=layer.constant,
         a_zero_point=X_ZERO_POINT,
         b_zero_point=0,
         requantize=Requantize("fp32", multiplier.astype(np.float64), Y_ZERO_POINT, (0, 255), "uint8"),

@@ -15,6 +15,7 @@ from typing import ClassVar
 from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
 from xdsl.ir import Operation
 
+from qcompiler.arithmetic.noise import decibel, noise_of
 from qcompiler.calibration.cache import SavedCalibration
 from qcompiler.errors import CalibrationError, PipelineError
 from qcompiler.ir.pointwise import Pointwise
@@ -22,7 +23,7 @@ from qcompiler.ir.values import body, users
 from qcompiler.passes.canonicalize import macs
 from qcompiler.passes.decompose_recurrent import STATE
 from qcompiler.passes.integer_rules import eight_bit_ops
-from qcompiler.passes.measure import Meter, decibel, noise_of, spread_samples
+from qcompiler.passes.measure import Meter, spread_samples
 from qcompiler.passes.scheme import POLICIES
 from qcompiler.passes.sites import (
     Level,
@@ -33,6 +34,7 @@ from qcompiler.passes.sites import (
     typed_values,
     units,
 )
+from qcompiler.passes.wishes import wish_of
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 _RECURRENCE = 15.0
@@ -164,7 +166,9 @@ class _Assigner:
         severe = decibel(noise) < self.options.severe
         share = self.options.severe_share if severe else self.options.float_share
         allowed = max(share * self.total, self.options.float_macs)
-        if (new and sum(macs(op) for op in (*self.floated, *new)) > allowed) or any(map(_has_recipe, new)):
+        if (new and sum(macs(op) for op in (*self.floated, *new)) > allowed) or any(
+            wish_of(op).precision for op in new
+        ):
             return False
         for op in new:
             make_float(op, reason)
@@ -191,12 +195,7 @@ def drop_unused_types(module: ModuleOp) -> None:
             set_value_type(value, UnitAttr(), "")
 
 
-def _has_recipe(op: Operation) -> bool:
-    recipe = op.attributes.get("q.recipe")
-    return recipe is not None and "precision" in getattr(recipe, "data", {})
-
-
 def _decided(site: Site) -> bool:
     """Whether a recipe says which precision the site has."""
     ops = [site.op] if site.op is not None else [v.owner for v in site.values]
-    return any(isinstance(op, Operation) and _has_recipe(op) for op in ops)
+    return any(isinstance(op, Operation) and wish_of(op).precision for op in ops)

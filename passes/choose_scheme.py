@@ -38,7 +38,7 @@ from qcompiler.passes.canonicalize import constant_array, macs
 from qcompiler.passes.channel_scales import channel_scales, depthwise_readers
 from qcompiler.passes.composites import composites
 from qcompiler.passes.decoding import decoding_values
-from qcompiler.passes.fusion import inner_values, matmul_bias
+from qcompiler.passes.fusion import adds_bias, inner_values, matmul_bias
 from qcompiler.passes.integer_rules import present, reason_for_float, rules, sixteen_bit_obstacle
 from qcompiler.passes.scheme import (
     SYMMETRIC_UP_TO,
@@ -320,10 +320,6 @@ class _Chooser:
             elif op_name(op) in ("Add", "Sub", "Mul", "Concat") and op.results[0] not in self.pointwise.roots:
                 self._choose_operands(op)
 
-    def _is_bias(self, add: Operation, value: SSAValue) -> bool:
-        """Whether an addition adds the bias to the product `value`."""
-        return isinstance(value.owner, Operation) and matmul_bias(value.owner, self.ctx.store) is add
-
     def _choose_weight(self, op: Operation) -> None:
         last, bias = op.results[0], present(op, 2)
         if (add := matmul_bias(op, self.ctx.store)) is not None:
@@ -364,7 +360,7 @@ class _Chooser:
 
     def _choose_operands(self, op: Operation) -> None:
         """Types of the constant operands of a sum, product or Concat."""
-        if any(self._is_bias(op, value) for value in op.operands):
+        if adds_bias(op, self.ctx.store):
             return
         kinds: list[Attribute] = []
         wide = any(r in self.choices and self.choices[r].type.dtype.itemsize > 1 for r in op.results)

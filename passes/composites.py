@@ -17,7 +17,7 @@ from qcompiler.ir.pointwise import op_name, scalar
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.values import body, size, users
 from qcompiler.passes.canonicalize import constant_array
-from qcompiler.passes.fusion import matmul_bias
+from qcompiler.passes.fusion import adds_bias
 
 _SUMS = ("Add", "Sub")
 
@@ -118,7 +118,7 @@ def _masked_softmax(softmax: Operation, store: ConstantStore) -> list[Operation]
     value = softmax.operands[0]
     if (op := _producer(value, "Add", "Sub", "Where")) is None or not _masks(op, store):
         return []
-    if any(isinstance(v.owner, Operation) and matmul_bias(v.owner, store) is op for v in op.operands):
+    if adds_bias(op, store):
         return []  # the last layer of a classifier
     pending: list[SSAValue] = [value]
     while pending:

@@ -11,15 +11,15 @@ from typing import ClassVar
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Operation
 
 from qcompiler.arithmetic.affine import dequantize, quantize
-from qcompiler.ir.onnx_dialect import OnnxOp
 from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import body, integer, value_names
 from qcompiler.passes.calibrate import load_statistics
-from qcompiler.passes.canonicalize import constant_array, macs
+from qcompiler.passes.canonicalize import constant_array
+from qcompiler.passes.fusion import before_products
 from qcompiler.passes.integer_rules import present
 from qcompiler.passes.originals import original, replace_constant
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
@@ -34,10 +34,10 @@ class CorrectBias(QuantPass):
 
     def run(self, ctx: CompilerContext, module: ModuleOp) -> None:
         names = value_names(module)
-        heavy = followed(module)
+        behind = followed(module)
         for op in list(body(module).ops):
             kind = op.attributes.get("q.weight")
-            if op_name(op) not in ("Conv", "Gemm") or not isinstance(kind, UniformType) or op not in heavy:
+            if op_name(op) not in ("Conv", "Gemm") or not isinstance(kind, UniformType) or op not in behind:
                 continue
             statistics = load_statistics(ctx.store, names[op.operands[0]])
             if statistics is not None:
@@ -70,13 +70,5 @@ class CorrectBias(QuantPass):
 
 def followed(module: ModuleOp) -> set[Operation]:
     """Convolutions and matrix products that another one follows: all but the prediction layers."""
-    reaching: dict[SSAValue, bool] = {}
-    found: set[Operation] = set()
-    for op in reversed(list(body(module).ops)):
-        ahead = any(reaching.get(r, False) for r in op.results)
-        if ahead:
-            found.add(op)
-        heavy = isinstance(op, OnnxOp) and macs(op) > 0
-        for value in op.operands:
-            reaching[value] = reaching.get(value, False) or ahead or heavy
-    return found
+    ahead = before_products(module)
+    return {op for op in body(module).ops if any(r in ahead for r in op.results)}

@@ -14,12 +14,13 @@ import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 
+from qcompiler.arithmetic.noise import decibel
 from qcompiler.errors import CalibrationError
 from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.values import body, shape
 from qcompiler.passes.correct_bias import followed
 from qcompiler.passes.integer_rules import present
-from qcompiler.passes.measure import Feed, Meter, decibel, spread_samples
+from qcompiler.passes.measure import Feed, Meter, spread_samples
 from qcompiler.passes.originals import replace_constant
 from qcompiler.passes.sites import Level, Simulation
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage

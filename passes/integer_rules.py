@@ -105,7 +105,7 @@ class Site:
         """
         kind = quantized(x)
         if y.axis is not None and kind.dtype.itemsize > 1:
-            return self.as_type(self.table(x, function, sixteen_bits(y)), y)
+            return self.as_type(self.table(x, function, wide_type(y)), y)
         table = build_table(
             function,
             kind.scale,
@@ -135,7 +135,7 @@ class Site:
         return self.emit(RequantizeOp.create(operands=[x], result_types=[retyped(x, kind)], properties=properties))
 
 
-def sixteen_bits(kind: UniformType) -> UniformType:
+def wide_type(kind: UniformType) -> UniformType:
     """The symmetric i16 type that holds every real number of a type of 8 bits, its channels included."""
     largest = float((kind.scales.astype(np.float64) * kind.reach).max())
     return UniformType.make("i16", *choose_symmetric(-largest, largest, *storage_range("i16")))

@@ -22,7 +22,7 @@ from qcompiler.ir.q_movement import SplitOp
 from qcompiler.ir.rewriting import remove_dead
 from qcompiler.ir.values import body, defining, integer, quantized, rank, shape, users
 from qcompiler.passes.fusion import matmul_bias
-from qcompiler.passes.integer_rules import Site, one_scale, reason_for_float, rules, sixteen_bits, stored_alike
+from qcompiler.passes.integer_rules import Site, one_scale, reason_for_float, rules, stored_alike, wide_type
 from qcompiler.pipeline import CompilerContext, QuantPass, Stage
 
 
@@ -101,7 +101,7 @@ def _quantize(ctx: CompilerContext, op: QuantizeOp, pointwise: Pointwise) -> Non
         rule = rules().get(op_name(chain[0]))
         if rule is None or root is not None or reason_for_float(chain[0], ctx.store) is not None:
             continue
-        for y in (kind,) if kind.per_tensor else (kind, sixteen_bits(kind)):
+        for y in (kind,) if kind.per_tensor else (kind, wide_type(kind)):
             site = Site(chain, y, ctx.store, bounds, reasons)
             if (result := rule.build(site)) is not None:
                 _replace(op, site, site.as_type(result, kind))

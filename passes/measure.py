@@ -22,18 +22,6 @@ _QUIET = 0.01
 
 _MARGIN = 100.0
 """One sample decides if its noise is this many times below the bar: samples may differ by 20 dB."""
-_FLOOR = 1e-30
-"""Noise below this is taken as none: 300 dB."""
-
-
-def decibel(noise: float) -> float:
-    """SQNR in dB of a relative noise power; 300 at most."""
-    return float(-10 * np.log10(max(noise, _FLOOR)))
-
-
-def noise_of(sqnr: float) -> float:
-    """Relative noise power of an SQNR in dB."""
-    return float(10 ** (-sqnr / 10))
 
 
 def spread_samples(feeds: Iterable[Feed], count: int) -> list[Feed]:

@@ -14,6 +14,7 @@ from qcompiler.arithmetic.affine import (
     choose_symmetric,
     storage_range,
 )
+from qcompiler.arithmetic.noise import decibel
 from qcompiler.calibration.expected import Expected
 from qcompiler.errors import PipelineError
 from qcompiler.ir.quant_types import UniformType
@@ -52,11 +53,6 @@ class Candidate:
     """Expected squared error over mean square, where the tensor is used."""
     lo: float
     hi: float
-
-
-def decibel(noise: float) -> float:
-    """SQNR in dB of a relative noise power; 300 at most."""
-    return float(-10 * np.log10(max(noise, 1e-30)))
 
 
 def candidate(

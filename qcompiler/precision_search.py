@@ -17,13 +17,14 @@ import numpy as np
 from xdsl.ir import Operation
 
 from qcompiler.api import Calibration, interpret, lowering_passes, open_feeds
+from qcompiler.arithmetic.noise import decibel
 from qcompiler.errors import CalibrationError, PipelineError
 from qcompiler.model import Model
 from qcompiler.options import QuantizeOptions
 from qcompiler.passes.apply_recipe import unique_names
 from qcompiler.passes.assign_precision import drop_unused_types, make_float
 from qcompiler.passes.integer_rules import eight_bit_ops
-from qcompiler.passes.measure import Feed, Meter, Noise, Outputs, decibel, spread_samples
+from qcompiler.passes.measure import Feed, Meter, Noise, Outputs, spread_samples
 from qcompiler.passes.originals import restore_originals
 from qcompiler.passes.sites import Level, Simulation, Site, set_value_type, units
 from qcompiler.pipeline import CompilerContext, PassManager, Progress, parse

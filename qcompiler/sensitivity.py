@@ -8,9 +8,10 @@ from typing import Any
 from xdsl.ir import Operation
 
 from qcompiler.api import Calibration, open_feeds, quantizing_passes
+from qcompiler.arithmetic.noise import decibel
 from qcompiler.model import Model
 from qcompiler.options import QuantizeOptions
-from qcompiler.passes.measure import Meter, decibel, spread_samples
+from qcompiler.passes.measure import Meter, spread_samples
 from qcompiler.passes.sites import Level, Simulation, Site, record_number
 from qcompiler.pipeline import CompilerContext, PassManager, Progress
 from qcompiler.targets.spec import resolve_target

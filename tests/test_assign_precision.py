@@ -9,12 +9,13 @@ from small_graphs import Graph, feeds_of, onnxruntime_outputs, outputs, passed, 
 from test_simulate import chosen
 from xdsl.ir import Operation
 
+from qcompiler.arithmetic.noise import decibel, noise_of
 from qcompiler.errors import CalibrationError, PipelineError
 from qcompiler.frontends.onnx_import import import_graph
 from qcompiler.ir.text import parse_module, print_module
 from qcompiler.ir.values import body, string
 from qcompiler.model import Model
-from qcompiler.passes.measure import Noise, decibel, noise_of, spread_samples
+from qcompiler.passes.measure import Noise, spread_samples
 from qcompiler.passes.sites import value_type
 from qcompiler.pipeline import parse, text_of
 

@@ -120,7 +120,7 @@ def test_host_kernel(spec: TargetSpec, dtype: str) -> None:
             form = Requantize(rounding, multiplier, zero, (limits.min + 3, limits.max), out)  # type: ignore[arg-type]
             info = np.iinfo(dtype)
             bound = int(grouped_bound(b, factors, group, info.min, info.max, bias).max())
-            workload = MatmulWorkload((), (), m, k, n, dtype, "int8", True, 0, 0, form, bound)
+            workload = MatmulWorkload((), (), m, k, n, dtype, "int8", 0, 0, form, bound)
             kernel = grouped_kernel(workload, b, factors, group, bias, spec)
             acc = matmul_acc(a, effective_weights(b, factors, group), 0, 0, bias)
             expected = requantize(acc, multiplier, zero, limits.min + 3, limits.max, np.dtype(out), rounding, 1)  # type: ignore[arg-type]

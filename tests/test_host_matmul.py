@@ -64,7 +64,6 @@ class Case:
             k,
             n,
             *self.dtypes[:2],
-            self.constant,
             *self.zero_points,
             made,
             k * 256 * 256 + 2000,

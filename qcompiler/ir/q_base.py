@@ -34,7 +34,7 @@ from xdsl.irdl import IRDLOperation, base, eq, opt_prop_def, traits_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from qcompiler.arithmetic.requantize import INT32_MAX
+from qcompiler.arithmetic.requantize import INT32_MAX, requantize
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import integers, quantized, shape, string, tensor
 
@@ -192,6 +192,25 @@ def limits(op: Operation, y: SSAValue) -> tuple[int, int]:
     """The `clamp` of an op."""
     lo, hi = integers(op.properties.get("clamp"), (quantized(y).qmin, quantized(y).qmax))
     return lo, hi
+
+
+def requantized(
+    op: Operation, y: SSAValue, accumulator: np.ndarray, multiplier: np.ndarray | float, axis: int | None
+) -> np.ndarray:
+    """The result `y` of an op from its accumulator, by its `rounding` and `clamp`; multipliers run along `axis`."""
+    kind = quantized(y)
+    rounding = string(op.properties["rounding"])
+    return requantize(accumulator, multiplier, kind.zero_point, *limits(op, y), kind.dtype, rounding, axis)
+
+
+def product_shape(op: QOp, a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
+    """Shape of the product of matrices `[..., M, K]` and `[..., K, N]`, batch axes broadcast; fails if they differ."""
+    if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
+        op.fail(f"expected [..., M, K] and [..., K, N], found {list(a)} and {list(b)}")
+    try:
+        return (*np.broadcast_shapes(tuple(a[:-2]), tuple(b[:-2])), a[-2], b[-1])
+    except ValueError:
+        op.fail(f"batch axes of {list(a)} and {list(b)} do not broadcast")
 
 
 def channel_axis(layout: StringAttr, rank: int) -> int:

@@ -7,7 +7,6 @@ from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, StringAttr, Tenso
 from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, prop_def, result_def
 
 from qcompiler.arithmetic.conv import ConvWeights, MatmulWeights, conv_acc, matmul_acc, prepare_conv, prepare_matmul
-from qcompiler.arithmetic.requantize import requantize
 from qcompiler.ir.q_base import (
     INT32,
     QUANTIZED,
@@ -22,9 +21,10 @@ from qcompiler.ir.q_base import (
     check_weight,
     check_window,
     eight_bits,
-    limits,
     per_channel,
     per_tensor,
+    product_shape,
+    requantized,
     spatial_axes,
 )
 from qcompiler.ir.values import integer, integers, is_quantized, quantized, rank, shape, string
@@ -111,9 +111,7 @@ class ConvOp(ChosenOp):
             bias=bias,
         )
         axis = channel_axis(self.layout, x.ndim)
-        kind = quantized(self.y)
-        lo, hi = limits(self, self.y)
-        return (requantize(accumulator, multiplier, kind.zero_point, lo, hi, kind.dtype, string(self.rounding), axis),)
+        return (requantized(self, self.y, accumulator, multiplier, axis),)
 
 
 @irdl_op_definition
@@ -150,13 +148,7 @@ class MatMulOp(ChosenOp):
         else:
             check_weight(self, "a right operand", self.b)
         a, b = shape(self.a), shape(self.b)
-        if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
-            self.fail(f"expected [..., M, K] and [..., K, N], found {list(a)} and {list(b)}")
-        try:
-            expected = (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
-        except ValueError:
-            self.fail(f"batch axes of {list(a)} and {list(b)} do not broadcast")
-        check_shape(self, "a result", self.y, expected)
+        check_shape(self, "a result", self.y, product_shape(self, a, b))
         check_shape(self, "bias", self.bias, [b[-1]])
         if shape(self.multiplier) not in ((b[-1],), (1,)):
             self.fail(f"expected 1 or {b[-1]} multipliers, found {list(shape(self.multiplier))}")
@@ -172,7 +164,5 @@ class MatMulOp(ChosenOp):
         a, b, bias, multiplier = operands[:4]
         b_zero_point = operands[4] if len(operands) > 4 else integer(self.b_zero_point)
         accumulator = matmul_acc(a, b, integer(self.a_zero_point), b_zero_point, bias)
-        kind = quantized(self.y)
-        lo, hi = limits(self, self.y)
         axis = rank(self.y) - 1
-        return (requantize(accumulator, multiplier, kind.zero_point, lo, hi, kind.dtype, string(self.rounding), axis),)
+        return (requantized(self, self.y, accumulator, multiplier, axis),)

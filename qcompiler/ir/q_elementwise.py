@@ -12,7 +12,7 @@ from xdsl.traits import ConstantLike, Pure
 
 from qcompiler.arithmetic import elementwise
 from qcompiler.arithmetic.affine import dequantize, quantize
-from qcompiler.arithmetic.requantize import INT32_MAX, real_multiplier, requantize
+from qcompiler.arithmetic.requantize import INT32_MAX, real_multiplier
 from qcompiler.arithmetic.table import apply_table
 from qcompiler.ir.q_base import (
     FLOAT,
@@ -28,6 +28,7 @@ from qcompiler.ir.q_base import (
     limits,
     per_channel,
     per_tensor,
+    requantized,
 )
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.store import ConstantStore
@@ -232,11 +233,8 @@ class RequantizeOp(ChosenOp):
         return np.asarray(real_multiplier(quantized(self.x).scale, 1.0, quantized(self.y).scales))
 
     def evaluate(self, *operands: np.ndarray) -> tuple[np.ndarray, ...]:
-        x, y = quantized(self.x), quantized(self.y)
-        lo, hi = limits(self, self.y)
-        acc = np.asarray(operands[0].astype(np.int32) - np.int32(x.zero_point))
-        rounding = string(self.rounding)
-        return (requantize(acc, self.multiplier(), y.zero_point, lo, hi, y.dtype, rounding, y.axis),)
+        acc = np.asarray(operands[0].astype(np.int32) - np.int32(quantized(self.x).zero_point))
+        return (requantized(self, self.y, acc, self.multiplier(), quantized(self.y).axis),)
 
 
 @irdl_op_definition

@@ -8,7 +8,6 @@ from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def
 
 from qcompiler.arithmetic.conv import MatmulWeights, matmul_acc, prepare_matmul
 from qcompiler.arithmetic.grouped import effective_weights
-from qcompiler.arithmetic.requantize import requantize
 from qcompiler.ir.q_base import (
     INT32,
     QUANTIZED,
@@ -19,10 +18,10 @@ from qcompiler.ir.q_base import (
     check_rounding,
     check_shape,
     eight_bits,
-    limits,
     per_tensor,
+    requantized,
 )
-from qcompiler.ir.values import dtype_of, integer, quantized, rank, shape, string
+from qcompiler.ir.values import dtype_of, integer, quantized, rank, shape
 
 
 @irdl_op_definition
@@ -73,7 +72,4 @@ class GroupedMatMulOp(ChosenOp):
         a, b, bias, multiplier, factors = operands
         weights = b if isinstance(b, MatmulWeights) else self.prepare(b, factors)  # type: ignore[arg-type]
         accumulator = matmul_acc(a, weights, integer(self.a_zero_point), 0, bias)  # type: ignore[arg-type]
-        kind = quantized(self.y)
-        lo, hi = limits(self, self.y)
-        axis = rank(self.y) - 1
-        return (requantize(accumulator, multiplier, kind.zero_point, lo, hi, kind.dtype, string(self.rounding), axis),)  # type: ignore[arg-type]
+        return (requantized(self, self.y, accumulator, multiplier, rank(self.y) - 1),)  # type: ignore[arg-type]

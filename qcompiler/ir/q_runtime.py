@@ -16,7 +16,7 @@ from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, prop_def
 from qcompiler.arithmetic.affine import storage_range
 from qcompiler.arithmetic.conv import conv_acc
 from qcompiler.arithmetic.formats import FLOATS, decode, encode
-from qcompiler.ir.q_base import FLOAT, INT32, QOp, check_axis, check_shape, check_window
+from qcompiler.ir.q_base import FLOAT, INT32, QOp, check_axis, check_shape, check_window, product_shape
 from qcompiler.ir.values import dtype_of, integer, integers, rank, shape, size, small_type, tensor
 
 
@@ -227,13 +227,7 @@ class MatMulIntegerOp(QOp):
     def verify_(self) -> None:
         _check_products(self, (self.a, self.a_zero_point), (self.b, self.b_zero_point))
         a, b = shape(self.a), shape(self.b)
-        if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
-            self.fail(f"expected [..., M, K] and [..., K, N], found {list(a)} and {list(b)}")
-        try:
-            expected = (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
-        except ValueError:
-            self.fail(f"batch axes of {list(a)} and {list(b)} do not broadcast")
-        check_shape(self, "a result", self.y, expected)
+        check_shape(self, "a result", self.y, product_shape(self, a, b))
         for value, each in ((self.a_zero_point, (*a[:-1], 1)), (self.b_zero_point, (*b[:-2], 1, b[-1]))):
             along = each[-2] if value is self.a_zero_point else each[-1]
             if size(value) != 1 and shape(value) not in (each, (along,)):

@@ -14,7 +14,6 @@ from xdsl.pattern_rewriter import (
     PatternRewriteWalker,
     RewritePattern,
 )
-from xdsl.rewriter import InsertPoint
 from xdsl.traits import is_side_effect_free
 from xdsl.utils.exceptions import VerifyException
 
@@ -56,10 +55,6 @@ def replace(rewriter: PatternRewriter, old: Operation, *new: Operation) -> None:
         if isinstance(op.location, UnknownLoc):
             op.location = old.location
     rewriter.replace(old, list(new), list(new[-1].results))
-
-
-def insert_after(rewriter: PatternRewriter, place: Operation, *new: Operation) -> None:
-    rewriter.insert(list(new), InsertPoint.after(place))
 
 
 def verify_module(module: ModuleOp) -> None:

@@ -109,7 +109,6 @@ class MatmulWorkload:
     n: int
     a_dtype: str
     b_dtype: str
-    b_constant: bool
     a_zero_point: int
     b_zero_point: int
     requantize: Requantize

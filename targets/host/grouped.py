@@ -28,6 +28,7 @@ from qcompiler.targets.host.dense import (
 )
 from qcompiler.targets.host.epilogue import STORED, Epilogue, Part, is_bounded
 from qcompiler.targets.host.isa import QUAD, Isa, isa_of
+from qcompiler.targets.host.matmul import dense_of
 from qcompiler.targets.spec import TargetSpec
 
 
@@ -42,20 +43,7 @@ def grouped_kernel(
     if workload.requantize.out_dtype not in STORED:
         return generic_matmul(replace(workload, b_dtype="int16"), effective, bias)
     isa = isa_of(spec.instruction_set)
-    rows = int(np.prod(workload.y_shape[:-1]))
-    dense = Dense(
-        grid=(1, 1, rows),
-        x_steps=(0, 0, workload.k),
-        x_origin=0,
-        y_steps=(0, 0, workload.n),
-        y_origin=0,
-        taps=(len(factors), 1),
-        tap_steps=(group, 0),
-        run=group,
-        groups=1,
-        channels=workload.n,
-        x_dtype=workload.a_dtype,
-    )
+    dense = replace(dense_of(workload), taps=(len(factors), 1), tap_steps=(group, 0), run=group)
     tile = choose_tile(dense, replace(isa, accumulators=isa.accumulators // 2))
     blocks = channel_blocks(workload.n, tile.vectors, isa.lanes)
     filled = np.zeros((len(factors) * group, workload.n), np.int8)

@@ -64,7 +64,7 @@ def matmul_constant(
     a = buffer("a", workload.a_shape, workload.a_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
     columns = _as_channels(centred)
-    return constant_kernel(_dense(workload), columns, start, workload.requantize, workload.acc_bound, a, y, spec)
+    return constant_kernel(dense_of(workload), columns, start, workload.requantize, workload.acc_bound, a, y, spec)
 
 
 def matmul_packed(
@@ -74,7 +74,7 @@ def matmul_packed(
     if not _is_regular(workload):
         return None
     isa = isa_of(spec.instruction_set)
-    dense = _dense(workload)
+    dense = dense_of(workload)
     tile = choose_tile(dense, isa)
     blocks = channel_blocks(workload.n, tile.vectors, isa.lanes)
     matrices = prod(workload.b_batch)
@@ -160,7 +160,7 @@ def _signed_zero_point(workload: MatmulWorkload) -> int:
     return workload.b_zero_point - (128 if workload.b_dtype == "uint8" else 0)
 
 
-def _dense(workload: MatmulWorkload) -> Dense:
+def dense_of(workload: MatmulWorkload) -> Dense:
     """Rows of the left-hand side are pixels: of one image if there is one right-hand side for all."""
     count = prod(workload.batch)
     one = prod(workload.b_batch) == 1
