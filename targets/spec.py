@@ -17,7 +17,7 @@ from qcompiler.errors import TargetError
 
 ENTRY_POINT_GROUP = "qcompiler.targets"
 
-_BUILT_IN = {"host": "qcompiler.targets.host.spec"}
+_BUILT_IN = {"host": "qcompiler.targets.host.spec", "arm-cpu": "qcompiler.targets.arm_cpu.spec"}
 
 
 @dataclass(frozen=True)

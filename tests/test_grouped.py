@@ -30,7 +30,7 @@ from qcompiler.ir.text import parse_module
 from qcompiler.ir.values import body, integer
 from qcompiler.lowering.workload import MatmulWorkload, Requantize
 from qcompiler.model import Model
-from qcompiler.targets.host.grouped import grouped_kernel
+from qcompiler.targets.cpu.grouped import grouped_kernel
 from qcompiler.targets.spec import TargetSpec
 
 _CHOSEN = "canonicalize,fold-batch-norm,canonicalize,calibrate,choose-scheme"

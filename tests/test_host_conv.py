@@ -13,7 +13,7 @@ from qcompiler.arithmetic.requantize import requantize
 from qcompiler.errors import TargetError
 from qcompiler.lowering.halo import pad_copy_kernel, with_border
 from qcompiler.lowering.workload import ConvWorkload, Requantize
-from qcompiler.targets.host.conv import conv_dense, conv_generic, conv_kernel, conv_rules
+from qcompiler.targets.cpu.conv import conv_dense, conv_generic, conv_kernel, conv_rules
 from qcompiler.targets.host.spec import names, runnable
 from qcompiler.targets.spec import TargetSpec, resolve_target, target_names
 

@@ -10,7 +10,7 @@ from products import SPECS, assembly, random_stored, run
 
 from qcompiler.arithmetic.requantize import requantize
 from qcompiler.lowering.workload import MatmulWorkload, Requantize
-from qcompiler.targets.host.matmul import matmul_constant, matmul_generic, matmul_kernel, matmul_rules
+from qcompiler.targets.cpu.matmul import matmul_constant, matmul_generic, matmul_kernel, matmul_rules
 from qcompiler.targets.spec import TargetSpec
 
 

@@ -14,8 +14,8 @@ from tvm import tirx
 from qcompiler.arithmetic.requantize import multiplier_fp32
 from qcompiler.lowering.tir import Buffer, Expr, llvm, load, shuffle, splat
 from qcompiler.lowering.workload import Requantize
-from qcompiler.targets.host.epilogue import is_bounded
-from qcompiler.targets.host.isa import Isa, isa_of
+from qcompiler.targets.cpu.epilogue import is_bounded
+from qcompiler.targets.cpu.isa import Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
 
 Body = Callable[[list[Expr], int], Expr]
@@ -65,7 +65,7 @@ def add_pairs(
     """The sum as products of pairs `(a, b)` of 16-bit words (`pmaddwd`), the factors split into high and low bits."""
     if any(np.dtype(dtype).itemsize > 1 for dtype in dtypes):
         return None
-    isa = isa_of(spec.instruction_set)
+    isa = isa_of(spec)
     factor_a, factor_b, shift = parameters
     # Signed operands are shifted by 128, so that all of them are unsigned.
     zeros = [zero + 128 * (dtype == "int8") for zero, dtype in zip(zero_points[:2], dtypes[:2], strict=True)]
@@ -96,7 +96,7 @@ def mul_words(
     """The product of 16-bit words, high and low halves apart; `fp32` rounding of 8-bit operands and results."""
     if any(np.dtype(dtype).itemsize > 1 for dtype in dtypes) or not is_bounded(requantize, 255 * 255):
         return None
-    isa = isa_of(spec.instruction_set)
+    isa = isa_of(spec)
     half = isa.bytes // 2
     multiplier = splat(float(multiplier_fp32(requantize.multiplier.reshape(-1)[0])), "float32", isa.lanes)
 

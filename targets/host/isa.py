@@ -1,76 +1,28 @@
-"""The instruction sets of the host: one dot product over four bytes a lane, and the narrowing of its results.
-
-Activations and weights of a dot product come in groups of four reduction elements ("quads"): lane `i` of an
-accumulator gains `sum_{j<4} x[i, j] * w[i, j]`. All forms are exact: none uses `vpmaddubsw`, which saturates.
-"""
+"""The instruction sets of the host; none uses `vpmaddubsw`, which saturates."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 from tvm import tirx
 
 from qcompiler.lowering.tir import Buffer, Expr, llvm, load, shuffle, splat
-
-QUAD = 4
-BYTES = ("uint8", "int8")
-"""Types of the operands of a dot product."""
+from qcompiler.targets.cpu.isa import QUAD, Isa
 
 
 @dataclass(frozen=True)
-class Isa(ABC):
-    """Vectors of `lanes` int32. `x` operands are made by `operand` from bytes and may be several vectors."""
+class X86(Isa):
+    """Rounding and packing; packing stays inside 128 bits."""
 
-    lanes: int
-    registers: int
-    accumulators: int
-    """Most accumulators a register tile may have without spilling."""
-    dot_cost: float
-    """Cycles of one `dot`."""
-    operand_cost: float
-    """Cycles of one `operand` beyond its load."""
-    weight_cost: float
-    """Cycles to make a weight ready for several `dot`, beyond its load."""
     pack16: str
     pack_unsigned: str
     pack_signed: str
 
-    @property
-    def bytes(self) -> int:
-        return QUAD * self.lanes
-
-    def broadcast(self, quad: Expr) -> Expr:
-        """Four bytes repeated in every lane."""
-        word = tirx.reinterpret("int32", quad)
-        return tirx.reinterpret(f"int8x{self.bytes}", tirx.Broadcast(word, self.lanes))
-
-    @abstractmethod
-    def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
-        """The left operand of `dot` from `4 * lanes` bytes that hold activations of type `dtype`."""
-
-    @abstractmethod
-    def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
-        """`acc` plus the products with the arranged weights at `offset`."""
-
-    @abstractmethod
-    def arrange(self, quads: np.ndarray) -> np.ndarray:
-        """Weights `[..., lanes, 4]` as `[..., 4*lanes]` in the order `dot` reads them."""
-
-    @abstractmethod
-    def bias_offset(self, dtype: str) -> int:
-        """What `operand` adds to every activation of type `dtype`."""
-
     def round(self, real: Expr) -> Expr:
-        """float32 to int32, half to even; the value must fit."""
         return llvm("llvm.lrint", f"int32x{self.lanes}", real)
 
     def narrow(self, parts: list[Expr], zero_point: int, dtype: str) -> Expr:
-        """Four int32 vectors plus the zero point, saturated to `dtype`; `place_of` tells the elements' order.
-
-        The sums of int16 must fit int32; those of 8-bit types may lie anywhere.
-        """
         half = self.lanes * 2
         if dtype == "int16" and zero_point:
             parts = [part + splat(zero_point, "int32", self.lanes) for part in parts]
@@ -87,12 +39,11 @@ class Isa(ABC):
         return packed if dtype == "int8" else tirx.reinterpret(f"uint8x{self.bytes}", packed)
 
     def place_of(self, part: int, lane: int) -> int:
-        """Where `narrow` puts a lane of one of its four parts: packing stays inside 128 bits."""
         return lane // QUAD * 16 + part * QUAD + lane % QUAD
 
 
 @dataclass(frozen=True)
-class Vnni(Isa):
+class Vnni(X86):
     """AVX-512 VNNI: `vpdpbusd` of unsigned by signed bytes; signed activations are shifted by 128."""
 
     def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
@@ -112,7 +63,7 @@ class Vnni(Isa):
 
 
 @dataclass(frozen=True)
-class Madd(Isa):
+class Madd(X86):
     """SSE2 and AVX2: bytes widened to int16, even and odd ones apart, then `pmaddwd` of pairs."""
 
     madd: str
@@ -152,18 +103,8 @@ def _vnni(lanes: int) -> Vnni:
     return Vnni(lanes, 32, 15, 0.5, 0.0, 0.0, *_PACKS[lanes])
 
 
-_ISAS: dict[str, tuple[Isa, ...]] = {
+ISAS: dict[str, tuple[Isa, ...]] = {
     "avx512-vnni": (_vnni(16), _vnni(8), _vnni(4)),
     "avx2": tuple(Madd(n, 16, 9, 1.3, 0.7, 0.7, *_PACKS[n], _MADDS[n]) for n in (8, 4)),
     "portable": (Madd(4, 16, 6, 1.5, 1.3, 1.3, *_PACKS[4], _MADDS[4]),),
 }
-
-
-def isas_of(instruction_set: str) -> tuple[Isa, ...]:
-    """The vector widths of `TargetSpec.instruction_set`, widest first."""
-    return _ISAS[instruction_set]
-
-
-def isa_of(instruction_set: str) -> Isa:
-    """The widest vectors of `TargetSpec.instruction_set`."""
-    return _ISAS[instruction_set][0]

@@ -2,7 +2,8 @@
 
 Every output pixel is a sum over `taps` runs of `run` contiguous bytes of the activation. In a channels-last
 image one kernel row is one run of `kw * ic` bytes; a dilated or grouped kernel has a run for each tap. Runs
-are cut into quads, the last one filled up with zero weights: up to three bytes past a run are read.
+are cut into quads, the last one filled up with zero weights; an instruction set may load several quads at once,
+so that up to 15 bytes past a run are read.
 
 Weights are packed `[block][tap row][tap column][quad][vector][4 * lanes]`: a block is one sequential stream.
 Where a tile does not divide the output, the last tile is moved back to end with it: some outputs are computed
@@ -37,8 +38,8 @@ from qcompiler.lowering.tir import (
     store,
 )
 from qcompiler.lowering.workload import Requantize
-from qcompiler.targets.host.epilogue import Epilogue, Part, is_bounded
-from qcompiler.targets.host.isa import QUAD, Isa, isa_of
+from qcompiler.targets.cpu.epilogue import Epilogue, Part, is_bounded
+from qcompiler.targets.cpu.isa import QUAD, Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
 
 _EPILOGUE_COST = 4.0
@@ -229,22 +230,37 @@ def dense_tile(
             index = (image * height + row + pixel[0]) * width + column + pixel[1]
             return value + tirx.Broadcast(load(row_terms, index), isa.lanes)
 
-        def step(tap_row: Expr, tap_column: Expr, quad: Expr) -> list[Stmt]:
-            source = x_base + tap_row * dense.tap_steps[0] + tap_column * dense.tap_steps[1] + quad * QUAD
-            flat = (tap_row * dense.taps[1] + tap_column) * dense.quads + quad
+        group = isa.quads
+        held = [result.local(group * QUAD, dense.x_dtype) for _ in pixels] if group > 1 else []
+
+        def step(tap_row: Expr, tap_column: Expr, first: Expr, count: int) -> list[Stmt]:
+            """Products with `count` quads from `first`, which are loaded together."""
+            source = x_base + tap_row * dense.tap_steps[0] + tap_column * dense.tap_steps[1] + first * QUAD
+            flat = (tap_row * dense.taps[1] + tap_column) * dense.quads + first
             weight = packed * block_bytes + flat * quad_bytes
             statements = []
             if prefetched:
                 ahead = ((h * loops["w"] + w) * dense.steps + flat) * prefetched
                 following = (packed + 1) * block_bytes + ahead
                 statements.append(prefetch(weights, tirx.min(following, int32(weight_bytes - 1))))
-            for (i, j), accumulator in zip(pixels, accumulators, strict=True):
-                offset = source + (i * dense.x_steps[1] + j * dense.x_steps[2])
-                operand = isa.operand(isa.broadcast(load(x, offset, QUAD)), dense.x_dtype)
+            offsets = [source + (i * dense.x_steps[1] + j * dense.x_steps[2]) for i, j in pixels]
+            values = [isa.loaded(load(x, offset, group * QUAD), dense.x_dtype) for offset in offsets]
+            for i, vector in enumerate(held):
+                statements.append(store(vector, 0, values[i], group * QUAD))
+                values[i] = load(vector, 0, group * QUAD)
+            for quad, (value, accumulator) in product(range(count), zip(values, accumulators, strict=True)):
+                operand = isa.quad(value, quad, dense.x_dtype)
                 for v, acc in enumerate(accumulator):
-                    value = isa.dot(load(acc, 0, isa.lanes), operand, weights, weight + v * isa.bytes)
-                    statements.append(store(acc, 0, value, isa.lanes))
+                    total = isa.dot(
+                        load(acc, 0, isa.lanes), operand, weights, weight + (quad * quad_bytes + v * isa.bytes)
+                    )
+                    statements.append(store(acc, 0, total, isa.lanes))
             return statements
+
+        def run(tap_row: Expr, tap_column: Expr) -> list[Stmt]:
+            whole, rest = divmod(dense.quads, group)
+            statements = loop(whole, lambda i: step(tap_row, tap_column, i * group, group), "quads") if whole else []
+            return statements + (step(tap_row, tap_column, int32(whole * group), rest) if rest else [])
 
         statements = [
             store(acc, 0, initial(pixel, v), isa.lanes)
@@ -255,7 +271,7 @@ def dense_tile(
             dense.taps[0],
             lambda tap_row: loop(
                 dense.taps[1],
-                lambda tap_column: loop(dense.quads, lambda quad: step(tap_row, tap_column, quad), "quad"),
+                lambda tap_column: run(tap_row, tap_column),
                 "tap_column",
             ),
             "tap_row",
@@ -307,7 +323,7 @@ def constant_kernel(
     spec: TargetSpec,
 ) -> Kernel:
     """A matrix product with constant weights, int8 `[group, channel, tap row, tap column, run]`."""
-    isa = isa_of(spec.instruction_set)
+    isa = isa_of(spec)
     tile = choose_tile(dense, isa)
     blocks = channel_blocks(dense.channels, tile.vectors, isa.lanes)
     packed = pack_weights(weights, blocks, isa)

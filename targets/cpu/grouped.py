@@ -1,4 +1,4 @@
-"""Matrix product with weights in groups on the host: a dot product a group, scaled by an integer, into the total.
+"""Matrix product with weights in groups: a dot product a group, scaled by an integer, into the total.
 
 The groups are the rows of taps of a `Dense`; a register tile holds two accumulators an output, so it is half as large.
 """
@@ -14,7 +14,7 @@ from qcompiler.lowering.compute_conv import generic_matmul
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, buffer, constant_buffers, int32, load, loop, splat, store
 from qcompiler.lowering.workload import MatmulWorkload
-from qcompiler.targets.host.dense import (
+from qcompiler.targets.cpu.dense import (
     Dense,
     RegisterTile,
     channel_blocks,
@@ -26,9 +26,9 @@ from qcompiler.targets.host.dense import (
     schedule_tile,
     tile_start,
 )
-from qcompiler.targets.host.epilogue import STORED, Epilogue, Part, is_bounded
-from qcompiler.targets.host.isa import QUAD, Isa, isa_of
-from qcompiler.targets.host.matmul import dense_of
+from qcompiler.targets.cpu.epilogue import STORED, Epilogue, Part, is_bounded
+from qcompiler.targets.cpu.isa import QUAD, Isa, isa_of
+from qcompiler.targets.cpu.matmul import dense_of
 from qcompiler.targets.spec import TargetSpec
 
 
@@ -42,7 +42,7 @@ def grouped_kernel(
     effective = effective_weights(b, factors, group)
     if workload.requantize.out_dtype not in STORED:
         return generic_matmul(replace(workload, b_dtype="int16"), effective, bias)
-    isa = isa_of(spec.instruction_set)
+    isa = isa_of(spec)
     dense = replace(dense_of(workload), taps=(len(factors), 1), tap_steps=(group, 0), run=group)
     tile = choose_tile(dense, replace(isa, accumulators=isa.accumulators // 2))
     blocks = channel_blocks(workload.n, tile.vectors, isa.lanes)

@@ -12,7 +12,7 @@ from qcompiler.arithmetic.requantize import multiplier_fp32
 from qcompiler.lowering.requantize import clamp_float, requantize_expression
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, load, shuffle, splat, store, vector
 from qcompiler.lowering.workload import Requantize
-from qcompiler.targets.host.isa import Isa
+from qcompiler.targets.cpu.isa import Isa
 
 PARTS = 4
 """Accumulators that one narrowing turns into one vector of stored integers."""

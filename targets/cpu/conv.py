@@ -1,4 +1,4 @@
-"""Rules for convolutions on the host, in the order they are tried."""
+"""Rules for convolutions on CPUs, in the order they are tried."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from qcompiler.lowering.compute_conv import generic_conv
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.tir import buffer
 from qcompiler.lowering.workload import ConvWorkload
-from qcompiler.targets.host.dense import Dense, constant_kernel
-from qcompiler.targets.host.depthwise import conv_depthwise, is_regular
-from qcompiler.targets.host.isa import QUAD, Isa, isa_of
+from qcompiler.targets.cpu.dense import Dense, constant_kernel
+from qcompiler.targets.cpu.depthwise import conv_depthwise, is_regular
+from qcompiler.targets.cpu.isa import QUAD, Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
 
 
@@ -19,7 +19,7 @@ def conv_dense(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, sp
     if not is_regular(workload, weights):
         return None
     weights = weights.astype(np.int8)
-    dense, runs = _as_dense(workload, weights, isa_of(spec.instruction_set))
+    dense, runs = _as_dense(workload, weights, isa_of(spec))
     x = buffer("x", workload.x_shape, workload.x_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
     return constant_kernel(dense, runs, bias, workload.requantize, workload.acc_bound, x, y, spec)

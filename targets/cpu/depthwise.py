@@ -26,9 +26,9 @@ from qcompiler.lowering.tir import (
     store,
 )
 from qcompiler.lowering.workload import ConvWorkload
-from qcompiler.targets.host.dense import packed_parameters, tile_start
-from qcompiler.targets.host.epilogue import PARTS, STORED, Epilogue, is_bounded
-from qcompiler.targets.host.isa import BYTES, QUAD, Isa, isas_of
+from qcompiler.targets.cpu.dense import packed_parameters, tile_start
+from qcompiler.targets.cpu.epilogue import PARTS, STORED, Epilogue, is_bounded
+from qcompiler.targets.cpu.isa import BYTES, QUAD, Isa, isas_of
 from qcompiler.targets.spec import TargetSpec
 
 _MOST_QUADS = 48
@@ -73,7 +73,7 @@ def conv_depthwise(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray
     if not workload.group == workload.ic == channels or not is_regular(workload, weights):
         return None
     weights = weights.astype(np.int8)
-    isa = min(isas_of(spec.instruction_set), key=lambda isa: (-(-channels // isa.bytes), isa.lanes))
+    isa = min(isas_of(spec), key=lambda isa: (-(-channels // isa.bytes), isa.lanes))
     rows, window = _choose(workload, isa)
     if _input_rows(workload, rows) * window.quads > _MOST_QUADS:
         return None

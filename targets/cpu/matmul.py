@@ -1,4 +1,4 @@
-"""Rules for matrix products on the host, in the order they are tried.
+"""Rules for matrix products on CPUs, in the order they are tried.
 
 With stored values, `sum (a - za) * (b - zb) = sum a*b - za * sum_k b - zb * (sum_k a - K * za)`: a term for
 each column, which starts the accumulator together with the bias, and one for each row, needed only if `zb` is
@@ -29,7 +29,7 @@ from qcompiler.lowering.tir import (
     store,
 )
 from qcompiler.lowering.workload import MatmulWorkload
-from qcompiler.targets.host.dense import (
+from qcompiler.targets.cpu.dense import (
     ChannelBlocks,
     Dense,
     channel_blocks,
@@ -43,8 +43,8 @@ from qcompiler.targets.host.dense import (
     schedule_tile,
     tile_start,
 )
-from qcompiler.targets.host.epilogue import STORED, Epilogue, is_bounded
-from qcompiler.targets.host.isa import BYTES, QUAD, Isa, isa_of
+from qcompiler.targets.cpu.epilogue import STORED, Epilogue, is_bounded
+from qcompiler.targets.cpu.isa import BYTES, QUAD, Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
 
 _SUM_LANES = 16
@@ -73,7 +73,7 @@ def matmul_packed(
     """Any zero points; a right-hand side that is no constant is packed at run time."""
     if not _is_regular(workload):
         return None
-    isa = isa_of(spec.instruction_set)
+    isa = isa_of(spec)
     dense = dense_of(workload)
     tile = choose_tile(dense, isa)
     blocks = channel_blocks(workload.n, tile.vectors, isa.lanes)

@@ -1,0 +1,61 @@
+"""The 64-bit ARM targets: `arm-cpu` is any core with the dot product, others name a core.
+
+Feature levels and the cores that have them: the Arm Cortex and Neoverse technical reference manuals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from qcompiler.targets.spec import TargetSpec
+
+_DOTPROD = TargetSpec(
+    name="arm-cpu",
+    kernels="qcompiler.targets.arm_cpu.kernels",
+    instruction_set="dotprod",
+    dot_operands=("int8", "int8"),
+    vector_bytes=16,
+    rounding="fp32",
+    activation_dtype="int8",
+    weight_dtype="int8",
+    narrow_weights=False,
+    weight_zero_point_cost=1.1,
+    constant_rhs_only=False,
+)
+_SPECS = {
+    "arm-cpu": _DOTPROD,
+    **{
+        name: replace(_DOTPROD, name=name)
+        for name in ("arm-cpu:cortex-a55", "arm-cpu:cortex-a76", "arm-cpu:cortex-a78")
+    },
+}
+_ATTRIBUTES = {"dotprod": ["+neon", "+dotprod"]}
+_FLAGS = {"dotprod": ("asimd", "asimddp")}
+_GENERIC_CORE = "cortex-a76"
+"""The core whose latencies LLVM schedules for where none is named."""
+
+
+def names() -> list[str]:
+    """The target names this module resolves."""
+    return list(_SPECS)
+
+
+def resolve(name: str) -> TargetSpec:
+    """The spec of one of `names()`."""
+    return _SPECS[name]
+
+
+def tvm_target(spec: TargetSpec) -> dict[str, object]:
+    """The description of the target that `tvm.target.Target` takes."""
+    core = spec.name.partition(":")[2] or _GENERIC_CORE
+    return {
+        "kind": "llvm",
+        "mtriple": "aarch64-linux-gnu",
+        "mcpu": core,
+        "mattr": _ATTRIBUTES[spec.instruction_set],
+    }
+
+
+def cpu_flags(spec: TargetSpec) -> tuple[str, ...]:
+    """The CPU features, as Linux names them in /proc/cpuinfo, that the target's code needs."""
+    return _FLAGS[spec.instruction_set]
