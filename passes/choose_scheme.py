@@ -342,7 +342,9 @@ class _Chooser:
             if wish == "per-channel" and not axes:
                 raise PipelineError(f"{describe(op)}: the recipe asks for weights per channel, which it cannot have")
             per_channel = wish == "per-channel"
-        choice, widened = choose_weight(weight, axis, per_channel, x_scale, y_scale, flat, self._zero_point_cost(op))
+        narrow = self.ctx.target is not None and self.ctx.target.narrow_weights
+        cost = self._zero_point_cost(op)
+        choice, widened = choose_weight(weight, axis, per_channel, x_scale, y_scale, flat, cost, narrow)
         op.attributes["q.weight"] = choice.type
         op.attributes["q.why_weight"] = StringAttr(choice.why)
         _add_numbers(op, choice.numbers)

@@ -30,9 +30,11 @@ def decoding_values(module: ModuleOp, store: ConstantStore, pointwise: Pointwise
     pairs = [(v, v) for v in tail]
     arithmetic: set[SSAValue] = set()
     for op in block.ops:
+        if not op.results:
+            continue  # the return, which reads predictions of every kind
         inside = [v for v in (*op.operands, *op.results) if v in tail]
         pairs += [(inside[0], v) for v in inside[1:]]
-        result = op.results[0] if op.results else None
+        result = op.results[0]
         if op_name(op) in _ARITHMETIC and result in tail and result not in pointwise.roots and not adds_bias(op, store):
             arithmetic.update(inside)
     return {v for members in classes(pairs) if members & arithmetic for v in members}

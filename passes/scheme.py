@@ -126,10 +126,12 @@ def choose_weight(
     y_scale: np.ndarray,
     bias: np.ndarray | None,
     zero_point_cost: float = np.inf,
+    narrow: bool = False,
 ) -> tuple[Choice, list[int]]:
     """Type of a weight, per output channel on `axis` or per tensor: symmetric in -127..127 unless affine is worth it.
 
-    `zero_point_cost` is the run time of a product whose weights have zero points relative to one without.
+    `zero_point_cost` is the run time of a product whose weights have zero points relative to one without. With
+    `narrow` affine weights too stay out of -128.
     `x_scale` and `y_scale` are one scale, or one for each output channel. Where a channel's bias would leave int32, or
     the channel is dead, its scale is widened; the indices of such channels are the second result. The numbers hold
     the expected SQNR of the weight (`weight_db`), and what an affine type would have (`weight_affine_db`).
@@ -155,14 +157,14 @@ def choose_weight(
     real = weight.astype(np.float64)
     power = float(np.mean(np.square(real))) if real.size else 0.0
     numbers: dict[str, float] = {}
-    affine_kind = None
+    affine_kind, lowest = None, -127 if narrow else -128
     if power > 0:
         ends = (real.min(axis=others if per_channel else None), real.max(axis=others if per_channel else None))
-        affine = choose_affine_per_channel(*map(np.atleast_1d, ends), -128, 127)
+        affine = choose_affine_per_channel(*map(np.atleast_1d, ends), lowest, 127)
         affine_scales = np.maximum(affine[0], floor).astype(np.float32)
         if np.array_equal(affine_scales, affine[0]):
-            affine_kind = kind_of(affine_scales, affine[1], -128)
-        types = {"weight": (scales, np.zeros(scales.shape, np.int64), -127), "weight_affine": (*affine, -128)}
+            affine_kind = kind_of(affine_scales, affine[1], lowest)
+        types = {"weight": (scales, np.zeros(scales.shape, np.int64), -127), "weight_affine": (*affine, lowest)}
         for name, (steps, zeros, low) in types.items():
             along = along_axis(steps.astype(np.float64), axis, real.ndim), along_axis(zeros, axis, real.ndim)
             stored = np.clip(np.rint(real / along[0]) + along[1], low, 127)

@@ -1,8 +1,10 @@
 """The smallest set of tensors to keep in 16 bits or float that an accuracy goal needs, as a recipe.
 
-Starts from what `quantize` does by itself. Every site gives one *upgrade*, ordered by the noise the site alone makes
-at the outputs. The shortest row of upgrades that reaches the goal is found by bisection, then each is taken back that
-the goal does not need. All runs are simulated; the result is confirmed in the interpreter.
+Starts from what `quantize` does by itself. Every site gives an *upgrade*, ordered by the noise the site alone makes at
+the outputs: 16 bits for an activation, float for the layer of a weight. Behind them stand upgrades of activations to
+float, ordered by the noise that 16 bits leave. The shortest row of upgrades that reaches the goal is found by
+bisection, then each is taken back that the goal does not need. All runs are simulated; the result is confirmed in the
+interpreter.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from xdsl.ir import Operation
+from xdsl.ir import Operation, SSAValue
 
 from qcompiler.api import Calibration, interpret, lowering_passes, open_feeds
 from qcompiler.arithmetic.noise import decibel
 from qcompiler.errors import CalibrationError, PipelineError
+from qcompiler.ir.values import users
 from qcompiler.model import Model
 from qcompiler.options import QuantizeOptions
 from qcompiler.passes.apply_recipe import unique_names
@@ -190,45 +193,68 @@ def _scores(outputs: Outputs) -> str | None:
 
 
 def _upgrades(simulation: Simulation, meter: Meter, track: Callable[..., Iterable[Site]]) -> list[_Upgrade]:
-    """One upgrade a site, from the most to the least sensitive."""
-    together, names = units(simulation.module), unique_names(simulation.module)
-    weights = {site.op: site for site in simulation.sites if site.op is not None}
-    found = []
+    """One upgrade a site, from the most to the least sensitive, then float for activations likewise."""
+    make = _Maker(simulation)
+    first, further = [], []
     for site in track(simulation.sites, "measuring sensitivity", len(simulation.sites)):
         noise = meter.alone(site)
-        if noise > 0 and (upgrade := _upgrade(simulation, site, noise, together, weights, names)) is not None:
-            found.append(upgrade)
-    return sorted(found, key=lambda upgrade: upgrade.noise, reverse=True)
+        if noise <= 0:
+            continue
+        if site.op is not None:
+            first.append(make.float_layer(site, noise))
+            continue
+        if site.wide is not None:
+            first.append(make.sixteen_bits(site, noise))
+            noise = meter.alone(site, Level.WIDE)
+        further.append(make.float_value(site, noise))
+    return [u for row in (first, further) for u in sorted(row, key=lambda upgrade: upgrade.noise, reverse=True)]
 
 
-def _upgrade(
-    simulation: Simulation,
-    site: Site,
-    noise: float,
-    together: Mapping[Operation, list[Operation]],
-    constants: Mapping[Operation, Site],
-    names: Mapping[Operation, str],
-) -> _Upgrade | None:
-    """16 bits for an activation, and float for what reads or writes 8 bits only; float for the layer of a constant."""
-    levels: dict[Site, Level] = {}
-    precisions: dict[str, str] = {}
-    reason = f"{site.kind} '{site.name}' alone leaves {decibel(noise):.1f} dB at the outputs"
-    if site.op is not None:
-        narrow = [site.op]
-    elif site.wide is None:
-        return None
-    else:
-        narrow = [op for value in site.values for op, _ in eight_bit_ops(value, simulation.store)]
-        levels[site] = Level.WIDE
-        for value in site.values:
-            owner = value.owner
-            precisions[names[owner] if isinstance(owner, Operation) else simulation.names[value]] = "int16"
-    floats = tuple(dict.fromkeys(member for op in narrow for member in together.get(op, [op])))
-    for op in floats:
-        precisions[names[op]] = "float32"
-        if op in constants:
-            levels[constants[op]] = Level.FLOAT
-    return _Upgrade(levels, floats, precisions, noise, reason)
+class _Maker:
+    """Makes the upgrades of sites; `noise` is what the site alone leaves at the outputs before the upgrade."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.together, self.names = units(simulation.module), unique_names(simulation.module)
+        self.constants = {site.op: site for site in simulation.sites if site.op is not None}
+
+    def float_layer(self, site: Site, noise: float) -> _Upgrade:
+        """Float for the layer of a constant."""
+        assert site.op is not None
+        reason = f"{site.kind} '{site.name}' alone leaves {decibel(noise):.1f} dB at the outputs"
+        return self._upgrade([site.op], {}, {}, noise, reason)
+
+    def sixteen_bits(self, site: Site, noise: float) -> _Upgrade:
+        """16 bits for an activation, and float for what reads or writes 8 bits only."""
+        narrow = [op for value in site.values for op, _ in eight_bit_ops(value, self.simulation.store)]
+        precisions = {self._name(value): "int16" for value in site.values}
+        reason = f"activation '{site.name}' alone leaves {decibel(noise):.1f} dB at the outputs"
+        return self._upgrade(narrow, {site: Level.WIDE}, precisions, noise, reason)
+
+    def float_value(self, site: Site, noise: float) -> _Upgrade:
+        """Float for all ops that write or read an activation."""
+        writers = [value.owner for value in site.values if isinstance(value.owner, Operation)]
+        readers = [op for value in site.values for op in users(value) if op in self.names]
+        reason = f"activation '{site.name}' alone leaves {decibel(noise):.1f} dB at the outputs in 16 bits"
+        return self._upgrade([*writers, *readers], {site: Level.FLOAT}, {}, noise, reason)
+
+    def _upgrade(
+        self,
+        ops: Sequence[Operation],
+        levels: Mapping[Site, Level],
+        precisions: Mapping[str, str],
+        noise: float,
+        reason: str,
+    ) -> _Upgrade:
+        """With `ops`, and those that go with them, in float."""
+        floats = tuple(dict.fromkeys(member for op in ops for member in self.together.get(op, [op])))
+        held = {self.constants[op]: Level.FLOAT for op in floats if op in self.constants}
+        named = {self.names[op]: "float32" for op in floats}
+        return _Upgrade({**levels, **held}, floats, {**precisions, **named}, noise, reason)
+
+    def _name(self, value: SSAValue) -> str:
+        owner = value.owner
+        return self.names[owner] if isinstance(owner, Operation) else self.simulation.names[value]
 
 
 @dataclass

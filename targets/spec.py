@@ -28,14 +28,11 @@ class TargetSpec:
     kernels: str
     """Module with `conv_kernel`, `matmul_kernel` and `tvm_target`, imported only when code is made."""
     instruction_set: str
-    dot_operands: tuple[str, str]
-    """Activation and weight dtype the dot product takes without conversion."""
     vector_bytes: int
     rounding: Rounding
     """The rounding form of requantize that is fastest here."""
     activation_dtype: str
-    """Preferred storage of activations."""
-    weight_dtype: str
+    """Storage of activations: uint8 or int8, what the dot product by int8 weights takes without conversion."""
     narrow_weights: bool
     """Whether the dot product is exact, or fast, only without the most negative weight (-128)."""
     weight_zero_point_cost: float

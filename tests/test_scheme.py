@@ -16,6 +16,7 @@ from qcompiler.ir.pointwise import op_name
 from qcompiler.ir.text import parse_module, print_module
 from qcompiler.ir.values import body, string
 from qcompiler.model import Model
+from qcompiler.passes.scheme import choose_weight
 from qcompiler.passes.sites import value_type
 from qcompiler.pipeline import Stage, stage
 
@@ -136,3 +137,14 @@ def test_figures_are_recorded_and_survive_as_text() -> None:
     text = print_module(model.module)
     assert print_module(parse_module(text)) == text
     assert stage(model.module) is Stage.CHOSEN
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_affine_weights_keep_out_of_the_most_negative_value_where_the_target_says_so(narrow: bool) -> None:
+    one_sided = np.random.default_rng(0).uniform(0, 1, (16, 8)).astype(np.float32)
+    one_sided[0] = 0
+    choice, widened = choose_weight(one_sided, 1, True, np.ones(1), np.ones(1), None, 1.0, narrow)
+    assert choice.type.qmin == (-127 if narrow else -128) and choice.type.qmax == 127
+    assert choice.why.startswith("affine per channel") and not widened
+    stored = np.rint(one_sided / choice.type.scales) + choice.type.zero_points
+    assert stored.min() == choice.type.qmin
