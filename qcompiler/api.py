@@ -259,11 +259,13 @@ def compile(
     progress: Progress | None = None,
     dump_ir: Path_ | None = None,
     write_recipe: Path_ | None = None,
+    embed_weights: bool = False,
     **options: Any,
 ) -> Bundle:
-    """Compiles a model to a bundle: shared library, C header, weights, manifest, IR dumps, QDQ model, report, recipe.
+    """Compiles a model to a bundle: libraries, C header, weights, manifest, IR dumps, QDQ model, report, recipe.
 
-    A float model, or the path of an ONNX file, is quantized first; `options` are those of `quantize`.
+    A float model, or the path of an ONNX file, is quantized first; `options` are those of `quantize`. With
+    `embed_weights` the libraries hold the weights, and there is no weights.bin.
 
     Raises:
         QCompilerError: see the subclasses. Nothing is written then.
@@ -279,6 +281,7 @@ def compile(
         shapes=shapes,
         progress=progress,
         dump_ir=None if dump_ir is None else Path(dump_ir),
+        embed_weights=embed_weights,
         options={"write_recipe": write_recipe, **options},
     )
 
@@ -298,15 +301,17 @@ def export(model: Model | Quantized, *, form: str = "qdq", profile: str | None =
     return write(model.qdq if isinstance(model, Quantized) else model, form, limits)
 
 
-def load_bundle(path: Path_) -> Bundle:
+def load_bundle(path: Path_, *, emulate: bool = False) -> Bundle:
     """Opens a bundle; its files are checked against the hashes in its manifest.
 
-    Raises:
-        BundleError: a file is missing or altered.
-    """
-    from qcompiler.bundle import load_bundle as load
+    With `emulate` it runs in the emulator of its target: for bundles that were compiled for another machine.
 
-    return load(Path(path))
+    Raises:
+        BundleError: a file is missing or altered, or the target has no emulator.
+    """
+    from qcompiler.bundle import load_bundle, load_emulated
+
+    return load_emulated(Path(path)) if emulate else load_bundle(Path(path))
 
 
 def interpret(model: Model | Quantized, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

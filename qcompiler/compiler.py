@@ -45,6 +45,7 @@ def write(
     shapes: Mapping[str, tuple[int, ...]] | None,
     progress: Progress,
     dump_ir: Path | None,
+    embed_weights: bool,
     options: Mapping[str, Any],
 ) -> Bundle:
     """See `qcompiler.compile`."""
@@ -94,6 +95,8 @@ def write(
             files=files,
             cpu_flags=tuple(lowering.kernels.cpu_flags(spec)),
             metadata={"model": model.model.source},
+            toolchain=spec.toolchain,
+            embed_weights=embed_weights,
         )
         return write_bundle(output, contents)
 

@@ -14,6 +14,7 @@ from types import ModuleType
 
 from qcompiler.arithmetic.requantize import Rounding
 from qcompiler.errors import TargetError
+from qcompiler.targets.toolchain import NATIVE, Toolchain
 
 ENTRY_POINT_GROUP = "qcompiler.targets"
 
@@ -39,6 +40,8 @@ class TargetSpec:
     """Run time of a matrix product with a nonzero weight zero point relative to the same one without it."""
     constant_rhs_only: bool
     """Whether matrix products need a constant right-hand side (packed at compile time)."""
+    toolchain: Toolchain = NATIVE
+    """What links bundles, and runs them where this machine cannot."""
 
     @property
     def activation_storage(self) -> str:

@@ -160,7 +160,8 @@ def test_manifest_round_trip_and_content(bundle, contents):
     assert set(manifest.versions) == {"qcompiler", "apache-tvm", "xdsl", "numpy"}
     files = {p.relative_to(bundle.path).as_posix() for p in bundle.path.rglob("*") if p.is_file()}
     assert files == set(manifest.files) | {"manifest.json"}
-    assert {"libnet.so", "model.h", "weights.bin", "ir/000_import.mlir", "report.json"} == set(manifest.files)
+    own = {"libnet.so", "libnet.a", "model.h", "weights.bin", "main.c", "CMakeLists.txt"}
+    assert own | {"ir/000_import.mlir", "report.json"} == set(manifest.files)
 
 
 def test_running_needs_no_tvm(bundle, tmp_path):
@@ -212,7 +213,7 @@ def test_a_c_program_gives_the_same_bytes(bundle, tmp_path):
     (tmp_path / "main.c").write_text(C_PROGRAM)
     library = bundle.path / bundle.manifest.library
     command = ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "main.c", "-o", "main", f"-I{bundle.path}"]
-    subprocess.run([*command, library], cwd=tmp_path, check=True)
+    subprocess.run([*command, library, f"-Wl,-rpath,{bundle.path}"], cwd=tmp_path, check=True)
     given = inputs()
     for name, array in zip("xz", given.values(), strict=True):
         array.tofile(tmp_path / name)
@@ -291,7 +292,7 @@ def test_manifest_that_is_no_json_object(copy, text):
 
 
 def test_library_for_another_machine(contents, tmp_path, monkeypatch):
-    monkeypatch.setattr("qcompiler.bundle.write.link_shared", lambda _, library, __: library.write_bytes(b"?"))
+    monkeypatch.setattr("qcompiler.bundle.write.link_shared", lambda _, library, *__: library.write_bytes(b"?"))
     bundle = write_bundle(tmp_path / "net", contents)
     with pytest.raises(BundleError, match=r"cannot be loaded on this machine .* compiled for .*x86_64"):
         bundle.run(inputs())
@@ -371,7 +372,7 @@ def test_unwritable_parent(contents, tmp_path):
 
 def test_full_disk(contents, tmp_path, monkeypatch):
     """A limit on the size of files stands for the full disk."""
-    monkeypatch.setattr("qcompiler.bundle.write.link_shared", lambda _, library, __: library.write_bytes(b""))
+    monkeypatch.setattr("qcompiler.bundle.write.link_shared", lambda _, library, *__: library.write_bytes(b""))
     old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old_limit[1]))

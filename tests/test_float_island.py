@@ -16,9 +16,10 @@ from tvm import tirx
 from tvm.sym import Analyzer
 from tvm_ffi import StructuralKey, structural_map
 
+from qcompiler.bundle.link import link_shared
 from qcompiler.errors import ModelError
 from qcompiler.ir.opset import OPSET
-from qcompiler.lowering.aot import build_object, link_shared
+from qcompiler.lowering.aot import build_object
 from qcompiler.lowering.float_island import lower_float
 from qcompiler.lowering.float_loops import Axis, Nest, chunks, emit, loads
 from qcompiler.lowering.program import ALIGNMENT, SLACK, Program

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from small_program import TARGET, add, scale, small_program
 from tvm.script import tirx as T
 
+from qcompiler.bundle.link import link_shared
 from qcompiler.errors import TargetError
-from qcompiler.lowering.aot import build_object, link_shared, pack_weights
+from qcompiler.lowering.aot import build_object, pack_weights
 from qcompiler.lowering.contraction import ALLOW_CONTRACTION, forbid_contraction
 from qcompiler.lowering.hoist import hoist_allocations
 from qcompiler.lowering.memory import align, plan_memory, scratch_name

@@ -15,6 +15,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
 HEADER = "model.h"
+EXAMPLE = "main.c"
+CMAKE = "CMakeLists.txt"
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,24 @@ class Manifest:
     files: Mapping[str, str]
     cpu_flags: tuple[str, ...] = ()
     """CPU features that the code needs, as `/proc/cpuinfo` names them."""
+    weights_embedded: bool = False
+    """Whether the libraries hold the weights, as `{prefix}_weights`; there is no weights.bin then."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What the caller of `write_bundle` wants to keep: source model, options, scores."""
 
     @property
     def library(self) -> str:
         return f"lib{self.prefix}.so"
+
+    @property
+    def archive(self) -> str:
+        return f"lib{self.prefix}.a"
+
+    @property
+    def own_files(self) -> set[str]:
+        """Names of the files that every bundle has beside its manifest."""
+        weights = set() if self.weights_embedded else {WEIGHTS}
+        return {self.library, self.archive, HEADER, EXAMPLE, CMAKE, *weights}
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n"

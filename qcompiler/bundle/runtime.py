@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import platform
 import tempfile
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -36,7 +38,7 @@ def load_bundle(path: str | Path) -> Bundle:
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not a bundle: cannot read {MANIFEST} ({error})") from error
     manifest = Manifest.from_json(text, str(path / MANIFEST))
-    if missing := {manifest.library, WEIGHTS} - set(manifest.files):
+    if missing := manifest.own_files - set(manifest.files):
         raise BundleError(f"{path / MANIFEST} lists no hash of {', '.join(sorted(missing))}; compile the model again")
     for name, expected in manifest.files.items():
         try:
@@ -58,6 +60,14 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a call left behind: outputs by name, in C's types, and the arena."""
+
+    outputs: Arrays
+    arena: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -85,10 +95,8 @@ class Bundle:
         Raises:
             BundleError: the inputs do not fit, or the library cannot be loaded on this machine.
         """
-        with self._lock:
-            call = self._call(inputs, self._arena)
-            self._entry("run")(*call.arguments)
-        return {t.name: presented(call.outputs[t.name], t.element) for t in self.manifest.outputs}
+        outputs = self._execute("run", self._checked(inputs)).outputs
+        return {t.name: presented(outputs[t.name], t.element) for t in self.manifest.outputs}
 
     def trace(self, inputs: Mapping[str, np.ndarray], *, logical: bool = False) -> Arrays:
         """Runs the model and returns every intermediate tensor.
@@ -97,18 +105,16 @@ class Bundle:
         outputs included. With `logical=True` the keys are those of `manifest.values` and the arrays have
         logical shapes.
         """
-        arena = aligned_zeros(self.manifest.trace_arena_bytes, self.manifest.alignment)
-        call = self._call(inputs, arena)
-        self._entry("trace")(*call.arguments)
+        executed = self._execute("trace", self._checked(inputs))
         external = {t.buffer: stored(np.asarray(inputs[t.name])) for t in self.manifest.inputs}
-        external |= {t.buffer: call.outputs[t.name] for t in self.manifest.outputs}
+        external |= {t.buffer: executed.outputs[t.name] for t in self.manifest.outputs}
         buffers = {}
         for name, info in self.manifest.buffers.items():
             if info.offset is None:
                 buffers[name] = external[name].reshape(info.shape)
             else:
                 size = int(np.prod(info.shape, dtype=np.int64)) * np.dtype(info.dtype).itemsize
-                data = arena[info.offset : info.offset + size].view(info.dtype)
+                data = executed.arena[info.offset : info.offset + size].view(info.dtype)
                 buffers[name] = data.reshape(info.shape).copy()
         if logical:
             return {key: value.logical(buffers[value.buffer]) for key, value in self.manifest.values.items()}
@@ -119,7 +125,7 @@ class Bundle:
     ) -> list[float]:
         """Seconds by `clock` of each of `repeats` runs after one to warm up; inputs are zeros unless given."""
         with self._lock:
-            call = self._call(self._or_zeros(inputs), self._arena)
+            call = self._call(self._checked(self._or_zeros(inputs)), self._arena)
             entry = self._entry("run")
             entry(*call.arguments)
             times = []
@@ -134,7 +140,7 @@ class Bundle:
     ) -> list[float]:
         """Seconds of each of `manifest.steps`, median of `repeats` runs; inputs are zeros unless given."""
         with self._lock:
-            call = self._call(self._or_zeros(inputs), self._arena)
+            call = self._call(self._checked(self._or_zeros(inputs)), self._arena)
             entry = self._entry("step")
             times = np.empty((repeats, len(self.manifest.steps)))
             for run in range(repeats):
@@ -144,8 +150,26 @@ class Bundle:
                     times[run, step] = clock() - start
         return np.median(times, axis=0).tolist()
 
+    def _execute(self, entry: Literal["run", "trace"], inputs: list[np.ndarray]) -> Executed:
+        """Calls an entry on checked inputs. What `run` leaves in the arena is undefined."""
+        if entry == "trace":
+            arena = aligned_zeros(self.manifest.trace_arena_bytes, self.manifest.alignment)
+            call = self._call(inputs, arena)
+            self._entry(entry)(*call.arguments)
+            return Executed(call.outputs, arena)
+        with self._lock:
+            call = self._call(inputs, self._arena)
+            self._entry(entry)(*call.arguments)
+        return Executed(call.outputs, self._arena)
+
     @cached_property
     def _library(self) -> ctypes.CDLL:
+        architecture = str(self.manifest.target.get("mtriple", "")).partition("-")[0]
+        if architecture and architecture != _machine():
+            raise BundleError(
+                f"{self.path} is for {self.manifest.target.get('name', architecture)}, and this machine is "
+                f"{_machine()}: run it there, or here with --emulate (load_bundle(..., emulate=True))"
+            )
         available = _cpu_flags()
         if available is not None and (lacking := sorted(set(self.manifest.cpu_flags) - available)):
             raise BundleError(
@@ -167,6 +191,9 @@ class Bundle:
 
     @cached_property
     def _weights(self) -> np.ndarray:
+        if self.manifest.weights_embedded:
+            kind = ctypes.c_uint8 * self.manifest.weight_bytes
+            return np.ctypeslib.as_array(kind.in_dll(self._library, f"{self.manifest.prefix}_weights"))
         return np.memmap(self.path / WEIGHTS, np.uint8, mode="r")
 
     @cached_property
@@ -179,8 +206,7 @@ class Bundle:
         entry.argtypes = [ctypes.c_void_p] * 4 + ([ctypes.c_int32] if name == "step" else [])
         return entry
 
-    def _call(self, inputs: Mapping[str, np.ndarray], arena: np.ndarray) -> _Call:
-        read = self._checked(inputs)
+    def _call(self, read: list[np.ndarray], arena: np.ndarray) -> _Call:
         written = {tensor.name: self._aligned_zeros(tensor) for tensor in self.manifest.outputs}
         pointers = [_pointers(read), _pointers(list(written.values()))]
         return _Call((*pointers, self._weights.ctypes.data, arena.ctypes.data), written, [*read, arena])
@@ -211,6 +237,12 @@ class Bundle:
     def _aligned_zeros(self, tensor: TensorInfo) -> np.ndarray:
         data = aligned_zeros(tensor.nbytes, self.manifest.alignment)
         return data.view(tensor.dtype).reshape(tensor.shape)
+
+
+def _machine() -> str:
+    """The architecture of this machine as LLVM's triples spell it."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 def _cpu_flags() -> set[str] | None:

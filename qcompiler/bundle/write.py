@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import BundleError
-from ..lowering.aot import CompiledProgram, link_shared
+from ..lowering.aot import CompiledProgram
 from ..lowering.program import ALIGNMENT, Program
+from ..targets.toolchain import NATIVE, Toolchain
 from .header import c_header
-from .manifest import HEADER, MANIFEST, WEIGHTS, BufferInfo, Manifest, StepInfo, TensorInfo, ValueInfo
+from .link import archive, link_shared, weights_object
+from .manifest import CMAKE, EXAMPLE, HEADER, MANIFEST, WEIGHTS, BufferInfo, Manifest, StepInfo, TensorInfo, ValueInfo
 from .runtime import Bundle, load_bundle, sha256
 
 
@@ -26,7 +29,7 @@ class BundleContents:
 
     `inputs` and `outputs` describe the program's inputs and outputs in its order. `files` maps further names
     (relative, with `/`) to their content or to a file to copy; `cpu_flags` and `metadata` go to the
-    manifest as they are.
+    manifest as they are. With `embed_weights` the libraries hold the weights.
     """
 
     program: Program
@@ -38,6 +41,8 @@ class BundleContents:
     files: Mapping[str, bytes | str | Path] = field(default_factory=dict)
     cpu_flags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    toolchain: Toolchain = NATIVE
+    embed_weights: bool = False
 
 
 def write_bundle(path: str | Path, contents: BundleContents) -> Bundle:
@@ -45,7 +50,7 @@ def write_bundle(path: str | Path, contents: BundleContents) -> Bundle:
 
     Raises:
         BundleError: the folder cannot be written, the disk is full, or `path` is something else than a
-        bundle. TargetError: the machine has no linker.
+        bundle. TargetError: the toolchain is not installed, or fails.
     """
     path = Path(path).absolute()
     _check(contents)
@@ -102,7 +107,7 @@ def _check(contents: BundleContents) -> None:
             value.logical(np.empty(buffer.shape, buffer.dtype))
         except ValueError as error:
             raise ValueError(f"value {key}: {value} does not fit {buffer}") from error
-    own = {MANIFEST, WEIGHTS, HEADER, f"lib{contents.compiled.prefix}.so"}
+    own = {MANIFEST, WEIGHTS, *_manifest(contents).own_files}
     for name in contents.files:
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts or name in own or name != str(parts):
@@ -111,13 +116,21 @@ def _check(contents: BundleContents) -> None:
 
 def _fill(folder: Path, contents: BundleContents) -> None:
     manifest = _manifest(contents)
+    exports = [f"{manifest.prefix}_{entry}" for entry in ("run", "trace", "step")]
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         objects = [Path(scratch) / f"{number}.o" for number in range(len(contents.compiled.objects))]
         for path, code in zip(objects, contents.compiled.objects, strict=True):
             path.write_bytes(code)
-        exports = [f"{manifest.prefix}_{entry}" for entry in ("run", "trace", "step")]
-        link_shared(objects, folder / manifest.library, exports)
-    contents.compiled.weights.blob.tofile(folder / WEIGHTS)
+        weights = (Path(scratch) if contents.embed_weights else folder) / WEIGHTS
+        contents.compiled.weights.blob.tofile(weights)
+        if contents.embed_weights:
+            exports.append(f"{manifest.prefix}_weights")
+            objects.append(Path(scratch) / "weights.o")
+            weights_object(weights, exports[-1], manifest.alignment, objects[-1], contents.toolchain)
+        link_shared(objects, folder / manifest.library, exports, contents.toolchain)
+        archive(objects, folder / manifest.archive, contents.toolchain)
+    for name in (EXAMPLE, CMAKE):
+        (folder / name).write_text(source_text(name, manifest.prefix), encoding="utf-8")
     (folder / HEADER).write_text(c_header(manifest), encoding="utf-8")
     for name, content in contents.files.items():
         destination = folder / name
@@ -129,6 +142,13 @@ def _fill(folder: Path, contents: BundleContents) -> None:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     hashes = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
     (folder / MANIFEST).write_text(replace(manifest, files=hashes).to_json(), encoding="utf-8")
+
+
+def source_text(name: str, prefix: str) -> str:
+    """A file of the folder `c`, for the functions and constants of a prefix."""
+    text = (Path(__file__).parent / "c" / name).read_text(encoding="utf-8")
+    text = re.sub(r"\b(lib)?model(?=_|\.a\b)", rf"\g<1>{prefix}", text)
+    return re.sub(r"\bMODEL_", f"{prefix.upper()}_", text)
 
 
 def _manifest(contents: BundleContents) -> Manifest:
@@ -155,5 +175,6 @@ def _manifest(contents: BundleContents) -> Manifest:
         values=contents.values,
         files={},
         cpu_flags=contents.cpu_flags,
+        weights_embedded=contents.embed_weights,
         metadata=contents.metadata,
     )

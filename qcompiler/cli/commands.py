@@ -41,6 +41,7 @@ def compile_command(options: Namespace) -> None:
             min_sqnr=options.min_sqnr,
             accuracy_drop=options.accuracy_drop,
             write_recipe=options.write_recipe,
+            embed_weights=options.embed_weights,
             **quantization(options),
             dump_ir=options.dump_ir,
             progress=shown,
@@ -56,7 +57,7 @@ def compile_command(options: Namespace) -> None:
 def run_command(options: Namespace) -> None:
     from qcompiler.calibration.data import open_calibration
 
-    bundle = qcompiler.load_bundle(options.bundle)
+    bundle = qcompiler.load_bundle(options.bundle, emulate=options.emulate)
     expected = {t.name: (t.shape, t.dtype) for t in bundle.manifest.inputs}
     options.input.stat()  # else the message would speak of calibration
     feeds = open_calibration(options.input, expected)
@@ -184,7 +185,8 @@ def compare_command(options: Namespace) -> None:
     from qcompiler.report.compare import LayerError, compare
 
     with progress(options.quiet) as shown:
-        result = compare(options.bundle, options.reference, options.data, options.limit, shown)
+        bundle = qcompiler.load_bundle(options.bundle, emulate=options.emulate)
+        result = compare(bundle, options.reference, options.data, options.limit, shown)
     if options.json:
         print_json(asdict(result))
         return
@@ -211,7 +213,7 @@ def verify_command(options: Namespace) -> None:
     from qcompiler.calibration.data import open_calibration
     from qcompiler.verify import verify
 
-    bundle = qcompiler.load_bundle(options.bundle)
+    bundle = qcompiler.load_bundle(options.bundle, emulate=options.emulate)
     inputs = {t.name: (t.shape, np.dtype(t.dtype)) for t in bundle.manifest.inputs}
     with progress(options.quiet) as shown:
         shown.step("verify")

@@ -118,11 +118,21 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     _shapes(parser)
     add_quantization(parser)
     add_search(parser)
+    parser.add_argument(
+        "--embed-weights", action="store_true", help="link the weights into the libraries instead of weights.bin"
+    )
     _dump(parser)
+
+
+def _emulate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--emulate", action="store_true", help="run a bundle for another machine in the emulator of its target"
+    )
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
+    _emulate(parser)
     parser.add_argument("--input", type=Path, metavar="X.npz", required=True, help="inputs by name, as DATA below")
     parser.add_argument("--output", type=Path, metavar="Y.npz", required=True, help="where outputs go, by name")
 
@@ -183,6 +193,7 @@ def _sensitivity(parser: argparse.ArgumentParser) -> None:
 
 def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
+    _emulate(parser)
     parser.add_argument("--reference", type=Path, metavar="MODEL.onnx", required=True, help="the float model")
     parser.add_argument("--data", type=Path, metavar="DATA", required=True, help="inputs to compare on")
     parser.add_argument("--limit", type=positive, metavar="N", help="use at most N samples")
@@ -190,6 +201,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
 
 def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
+    _emulate(parser)
     parser.add_argument("--data", type=Path, metavar="DATA", required=True, help="inputs to verify on")
     parser.add_argument("--limit", type=positive, metavar="N", help="use at most N samples")
 

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +26,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import TargetError
 from .contraction import forbid_contraction
 from .hoist import Scratch, hoist_allocations
 from .memory import MemoryPlan, align, plan_memory, scratch_name
@@ -304,26 +301,3 @@ def _int32(value: int) -> Expr:
     from tvm import tirx
 
     return tirx.const(value, "int32")
-
-
-def link_shared(objects: Sequence[Path], library: Path, exports: Sequence[str]) -> None:
-    """Links object files for this machine into a shared library, of which only `exports` can be seen.
-
-    Raises:
-        TargetError: there is no linker, or it fails.
-    """
-    linker = next((name for name in ("cc", "gcc", "clang", "ld") if shutil.which(name)), None)
-    if linker is None:
-        raise TargetError("no linker found (looked for cc, gcc, clang, ld in PATH); install one: apt-get install gcc")
-    script = library.with_suffix(".map")
-    script.write_text("{ global: " + "".join(f"{name}; " for name in exports) + "local: *; };\n", encoding="ascii")
-    options = [f"--version-script={script}", "--strip-debug"]
-    if linker == "ld":  # which does not know where the C library is; the loader finds libm's functions
-        options = ["-shared", *options]
-    else:
-        options = ["-shared", *(word for option in options for word in ("-Xlinker", option)), "-lm"]
-    command = [linker, "-o", str(library), *map(str, objects), *options]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    script.unlink()
-    if result.returncode != 0:
-        raise TargetError(f"linking {library} failed: {' '.join(command)}\n{result.stderr.strip()}")

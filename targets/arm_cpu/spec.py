@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qcompiler.targets.spec import TargetSpec
+from qcompiler.targets.toolchain import AARCH64_LINUX
 
 _DOTPROD = TargetSpec(
     name="arm-cpu",
@@ -19,6 +20,7 @@ _DOTPROD = TargetSpec(
     narrow_weights=False,
     weight_zero_point_cost=1.1,
     constant_rhs_only=False,
+    toolchain=AARCH64_LINUX,
 )
 _SPECS = {
     "arm-cpu": _DOTPROD,

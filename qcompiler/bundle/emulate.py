@@ -1,0 +1,154 @@
+"""Runs a bundle for another machine: a static program around its library, in the emulator of its target."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..errors import BundleError
+from ..targets.spec import resolve_target
+from ..targets.toolchain import Toolchain
+from .link import link_program
+from .manifest import MANIFEST, WEIGHTS, Manifest, TensorInfo
+from .runtime import Arrays, Bundle, Clock, Executed, load_bundle
+from .write import source_text
+
+Mode = Literal["run", "trace", "step"]
+
+
+def load_emulated(path: str | Path) -> EmulatedBundle:
+    """Opens the bundle folder `path`, to run in the emulator of its target.
+
+    Raises:
+        BundleError: the folder is no bundle, a file is missing or altered, or the target has no emulator.
+        TargetError: the bundle's target is unknown here.
+    """
+    bundle = load_bundle(path)
+    target = str(bundle.manifest.target["name"])
+    toolchain = resolve_target(target).toolchain
+    if not toolchain.emulator:
+        raise BundleError(f"{bundle.path} is for {target}, which has no emulator; run it without --emulate")
+    return EmulatedBundle(bundle.path, bundle.manifest, toolchain)
+
+
+class EmulatedBundle(Bundle):
+    """A bundle that runs under an emulator: the same integers, at a hundredth of the speed or so."""
+
+    def __init__(self, path: Path, manifest: Manifest, toolchain: Toolchain) -> None:
+        super().__init__(path, manifest)
+        self.toolchain = toolchain
+
+    @cached_property
+    def program(self) -> Path:
+        """The static executable of `c/emulated.c` and the bundle's library, made once for each bundle.
+
+        Raises:
+            TargetError: the toolchain is not installed, or fails.
+        """
+        source = source_text("emulated.c", self.manifest.prefix)
+        compiler = self.toolchain.compiler
+        key = hashlib.sha256((self.path / MANIFEST).read_bytes())
+        key.update("\0".join([source, *compiler]).encode())
+        program = _cache() / key.hexdigest()[:32]
+        if not program.exists():
+            with tempfile.TemporaryDirectory(dir=program.parent) as folder:
+                (Path(folder) / "emulated.c").write_text(source, encoding="utf-8")
+                new, library = Path(folder) / "program", self.path / self.manifest.archive
+                link_program(Path(folder) / "emulated.c", library, self.path, new, self.toolchain)
+                os.replace(new, program)
+        return program
+
+    def execute(
+        self,
+        mode: Mode,
+        samples: Sequence[Mapping[str, np.ndarray]],
+        *,
+        repeats: int = 1,
+        options: Sequence[str] = (),
+    ) -> list[Executed]:
+        """Runs all samples in one process, each `repeats` times; `options` are further ones of the emulator.
+
+        `step` runs the model with one call for each step. Arenas are returned by `trace` only.
+
+        Raises:
+            BundleError: the inputs do not fit, or the program fails.
+            TargetError: the toolchain is not installed.
+        """
+        return self._execute_all(mode, [self._checked(sample) for sample in samples], repeats, options)
+
+    def bench(
+        self, repeats: int, inputs: Mapping[str, np.ndarray] | None = None, clock: Clock | None = None
+    ) -> list[float]:
+        """Raises BundleError: the time of an emulator says nothing about the machine."""
+        raise BundleError(f"{self.path} runs under an emulator, whose time says nothing about {self._target}")
+
+    profile = bench
+
+    @property
+    def _target(self) -> str:
+        return str(self.manifest.target["name"])
+
+    def _execute(self, entry: Literal["run", "trace"], inputs: list[np.ndarray]) -> Executed:
+        return self._execute_all(entry, [inputs], 1, ())[0]
+
+    def _execute_all(
+        self, mode: Mode, samples: Sequence[list[np.ndarray]], repeats: int, options: Sequence[str]
+    ) -> list[Executed]:
+        emulator = self.toolchain.find("emulator", [self.toolchain.emulator])
+        with tempfile.TemporaryDirectory() as folder:
+            files = {name: Path(folder) / name for name in ("inputs", "outputs", "arenas")}
+            with open(files["inputs"], "wb") as file:
+                for sample in samples:
+                    for array in sample:
+                        file.write(array.tobytes())
+            arguments = [mode, str(repeats), str(self.path / WEIGHTS), *map(str, files.values())]
+            command = [*emulator, *options, str(self.program), *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise BundleError(
+                    f"{self.path}: {emulator[0]} ended with code {done.returncode} "
+                    f"({done.stderr.strip() or 'no message'})"
+                )
+            results = files["outputs"].read_bytes()
+            arenas = np.fromfile(files["arenas"], np.uint8) if mode == "trace" else np.zeros(0, np.uint8)
+        step = sum(tensor.nbytes for tensor in self.manifest.outputs)
+        parts = arenas.reshape(len(samples), -1)
+        return [
+            Executed(self._split(results[number * step : (number + 1) * step]), parts[number])
+            for number in range(len(samples))
+        ]
+
+    def _split(self, data: bytes) -> Arrays:
+        """The outputs of one sample, as arrays of their own."""
+        found: Arrays = {}
+        for tensor in self.manifest.outputs:
+            found[tensor.name] = _array(data[: tensor.nbytes], tensor)
+            data = data[tensor.nbytes :]
+        return found
+
+
+def _array(data: bytes, tensor: TensorInfo) -> np.ndarray:
+    return np.frombuffer(data, tensor.dtype).reshape(tensor.shape).copy()
+
+
+def _cache() -> Path:
+    """A folder of this user alone for executables, among the temporary files.
+
+    Raises:
+        BundleError: others could write to it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"qcompiler-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise BundleError(f"{folder} is not a folder that this user alone may write to; remove it, or set TMPDIR")
+    return folder

@@ -1,0 +1,84 @@
+"""From object files to libraries and programs, with the tools of a target's toolchain."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import TargetError
+from ..targets.toolchain import NATIVE, Command, Toolchain
+
+_WEIGHTS = """\
+    .section .rodata.{symbol}, "a", %progbits
+    .balign {alignment}
+    .globl {symbol}
+    .type {symbol}, %object
+{symbol}:
+    .incbin "{file}"
+    .size {symbol}, . - {symbol}
+    .section .note.GNU-stack, "", %progbits
+"""
+
+
+def link_shared(objects: Sequence[Path], library: Path, exports: Sequence[str], toolchain: Toolchain = NATIVE) -> None:
+    """Links object files into a shared library, of which only `exports` can be seen.
+
+    The library depends on no other but those whose functions it calls, libm and libc, and its code is not altered when
+    it is loaded.
+
+    Raises:
+        TargetError: there is no linker, or it fails.
+    """
+    command = toolchain.find("linker", [*toolchain.compilers, *toolchain.linkers])
+    script = library.with_suffix(".map")
+    script.write_text("{ global: " + "".join(f"{name}; " for name in exports) + "local: *; };\n", encoding="ascii")
+    options = [f"--version-script={script}", f"-soname={library.name}", "--strip-debug", "--as-needed"]
+    options += ["-z", "text", "-z", "noexecstack"]
+    if command in toolchain.compilers:
+        options += ["-z", "defs"]
+        given = ["-shared", "-nostartfiles", *(word for option in options for word in ("-Xlinker", option))]
+        libraries = ["-lm"]
+    else:  # a linker does not know where the C library is; the loader finds libm's functions
+        given, libraries = ["-shared", *options], []
+    try:
+        _call([*command, *given, "-o", str(library), *map(str, objects), *libraries], f"linking {library}")
+    finally:
+        script.unlink()
+
+
+def archive(objects: Sequence[Path], library: Path, toolchain: Toolchain) -> None:
+    """Puts object files into a static library, the same bytes each time.
+
+    Raises:
+        TargetError: there is no archiver, or it fails.
+    """
+    _call([*toolchain.archiver, "rcsD", str(library), *map(str, objects)], f"making {library}")
+
+
+def weights_object(weights: Path, symbol: str, alignment: int, output: Path, toolchain: Toolchain) -> None:
+    """An object file with the content of a file as constant data called `symbol`.
+
+    Raises:
+        TargetError: there is no compiler, or it fails.
+    """
+    source = output.with_suffix(".s")
+    source.write_text(_WEIGHTS.format(symbol=symbol, alignment=alignment, file=weights), encoding="utf-8")
+    _call([*toolchain.compiler, "-c", "-o", str(output), str(source)], f"assembling {weights}")
+
+
+def link_program(source: Path, library: Path, include: Path, program: Path, toolchain: Toolchain) -> None:
+    """A static executable of a C file and a static library, for the target's emulator.
+
+    Raises:
+        TargetError: there is no compiler, or it fails.
+    """
+    options = ["-std=c11", "-O2", "-static", f"-I{include}"]
+    files = [str(source), str(library), "-lm"]
+    _call([*toolchain.compiler, *options, "-o", str(program), *files], f"linking {program}")
+
+
+def _call(command: Command | Sequence[str], what: str) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise TargetError(f"{what} failed: {' '.join(command)}\n{result.stderr.strip()}")
