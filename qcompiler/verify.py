@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,9 @@ def verify(bundle: Bundle, feeds: Iterable[Mapping[str, np.ndarray]], model: Mod
     """Compares a bundle with the interpreter on `feeds`; `model` is its integer program unless the bundle's own."""
     interpreter = Interpreter(model if model is not None else integer_program(bundle))
     result = Verification()
-    for feed in feeds:
-        _Comparison(bundle, interpreter, result, dict(feed)).run()
+    ahead, feeds = tee(feeds)
+    for feed, stored in zip(feeds, bundle.trace_many(ahead, logical=True), strict=True):
+        _Comparison(bundle, interpreter, result, stored).run(dict(feed))
     return result
 
 
@@ -72,16 +74,15 @@ class _Comparison:
     """One input through the bundle and the interpreter."""
 
     def __init__(
-        self, bundle: Bundle, interpreter: Interpreter, result: Verification, feed: dict[str, np.ndarray]
+        self, bundle: Bundle, interpreter: Interpreter, result: Verification, stored: dict[str, np.ndarray]
     ) -> None:
         self.interpreter = interpreter
         self.result = result
-        self.feed = feed
         self.known = bundle.manifest.values
-        self.stored = bundle.trace(feed, logical=True)
+        self.stored = stored
 
-    def run(self) -> None:
-        self.interpreter.run(self.feed, self._watch)
+    def run(self, feed: dict[str, np.ndarray]) -> None:
+        self.interpreter.run(feed, self._watch)
         self.result.samples += 1
 
     def _watch(self, op: Operation, results: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:

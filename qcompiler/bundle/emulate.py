@@ -7,8 +7,9 @@ import os
 import stat
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,9 @@ from .runtime import Arrays, Bundle, Clock, Executed, load_bundle
 from .write import source_text
 
 Mode = Literal["run", "trace", "step"]
+
+_BATCH_BYTES = 64 << 20
+"""A process gets as many samples as keep its files below this size."""
 
 
 def load_emulated(path: str | Path) -> EmulatedBundle:
@@ -83,7 +87,7 @@ class EmulatedBundle(Bundle):
             BundleError: the inputs do not fit, or the program fails.
             TargetError: the toolchain is not installed.
         """
-        return self._execute_all(mode, [self._checked(sample) for sample in samples], repeats, options)
+        return self._process(mode, [self._checked(sample) for sample in samples], repeats, options)
 
     def bench(
         self, repeats: int, inputs: Mapping[str, np.ndarray] | None = None, clock: Clock | None = None
@@ -97,11 +101,18 @@ class EmulatedBundle(Bundle):
     def _target(self) -> str:
         return str(self.manifest.target["name"])
 
-    def _execute(self, entry: Literal["run", "trace"], inputs: list[np.ndarray]) -> Executed:
-        return self._execute_all(entry, [inputs], 1, ())[0]
+    def _execute(
+        self, entry: Literal["run", "trace"], samples: Iterable[Mapping[str, np.ndarray]]
+    ) -> Iterator[tuple[list[np.ndarray], Executed]]:
+        manifest = self.manifest
+        each = sum(t.nbytes for t in (*manifest.inputs, *manifest.outputs))
+        each += manifest.trace_arena_bytes if entry == "trace" else 0
+        rest = iter(samples)
+        while batch := [self._checked(sample) for sample in islice(rest, max(1, _BATCH_BYTES // each))]:
+            yield from zip(batch, self._process(entry, batch), strict=True)
 
-    def _execute_all(
-        self, mode: Mode, samples: Sequence[list[np.ndarray]], repeats: int, options: Sequence[str]
+    def _process(
+        self, mode: Mode, samples: Sequence[list[np.ndarray]], repeats: int = 1, options: Sequence[str] = ()
     ) -> list[Executed]:
         emulator = self.toolchain.find("emulator", [self.toolchain.emulator])
         with tempfile.TemporaryDirectory() as folder:

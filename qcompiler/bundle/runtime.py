@@ -8,8 +8,8 @@ import platform
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -64,10 +64,10 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Executed:
-    """What a call left behind: outputs by name, in C's types, and the arena."""
+    """What a call left behind: outputs by name, in C's types, and the arena if it was a traced run."""
 
     outputs: Arrays
-    arena: np.ndarray
+    arena: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,12 @@ class Bundle:
         Raises:
             BundleError: the inputs do not fit, or the library cannot be loaded on this machine.
         """
-        outputs = self._execute("run", self._checked(inputs)).outputs
-        return {t.name: presented(outputs[t.name], t.element) for t in self.manifest.outputs}
+        return next(self.run_many([inputs]))
+
+    def run_many(self, samples: Iterable[Mapping[str, np.ndarray]]) -> Iterator[Arrays]:
+        """`run` on each sample; they are read ahead where several go to one process."""
+        for _, executed in self._execute("run", samples):
+            yield {t.name: presented(executed.outputs[t.name], t.element) for t in self.manifest.outputs}
 
     def trace(self, inputs: Mapping[str, np.ndarray], *, logical: bool = False) -> Arrays:
         """Runs the model and returns every intermediate tensor.
@@ -105,8 +109,20 @@ class Bundle:
         outputs included. With `logical=True` the keys are those of `manifest.values` and the arrays have
         logical shapes.
         """
-        executed = self._execute("trace", self._checked(inputs))
-        external = {t.buffer: stored(np.asarray(inputs[t.name])) for t in self.manifest.inputs}
+        return next(self.trace_many([inputs], logical=logical))
+
+    def trace_many(self, samples: Iterable[Mapping[str, np.ndarray]], *, logical: bool = False) -> Iterator[Arrays]:
+        """`trace` on each sample; they are read ahead where several go to one process."""
+        for inputs, executed in self._execute("trace", samples):
+            buffers = self._buffers(inputs, executed)
+            if logical:
+                yield {key: value.logical(buffers[value.buffer]) for key, value in self.manifest.values.items()}
+            else:
+                yield buffers
+
+    def _buffers(self, inputs: list[np.ndarray], executed: Executed) -> Arrays:
+        """All buffers of a traced run, in physical shape."""
+        external = {t.buffer: array for t, array in zip(self.manifest.inputs, inputs, strict=True)}
         external |= {t.buffer: executed.outputs[t.name] for t in self.manifest.outputs}
         buffers = {}
         for name, info in self.manifest.buffers.items():
@@ -116,8 +132,6 @@ class Bundle:
                 size = int(np.prod(info.shape, dtype=np.int64)) * np.dtype(info.dtype).itemsize
                 data = executed.arena[info.offset : info.offset + size].view(info.dtype)
                 buffers[name] = data.reshape(info.shape).copy()
-        if logical:
-            return {key: value.logical(buffers[value.buffer]) for key, value in self.manifest.values.items()}
         return buffers
 
     def bench(
@@ -150,17 +164,22 @@ class Bundle:
                     times[run, step] = clock() - start
         return np.median(times, axis=0).tolist()
 
-    def _execute(self, entry: Literal["run", "trace"], inputs: list[np.ndarray]) -> Executed:
-        """Calls an entry on checked inputs. What `run` leaves in the arena is undefined."""
-        if entry == "trace":
-            arena = aligned_zeros(self.manifest.trace_arena_bytes, self.manifest.alignment)
-            call = self._call(inputs, arena)
-            self._entry(entry)(*call.arguments)
-            return Executed(call.outputs, arena)
-        with self._lock:
-            call = self._call(inputs, self._arena)
-            self._entry(entry)(*call.arguments)
-        return Executed(call.outputs, self._arena)
+    def _execute(
+        self, entry: Literal["run", "trace"], samples: Iterable[Mapping[str, np.ndarray]]
+    ) -> Iterator[tuple[list[np.ndarray], Executed]]:
+        """Calls an entry on each sample: the checked inputs, and what came of them. Arenas are those of `trace`."""
+        for sample in samples:
+            inputs = self._checked(sample)
+            if entry == "trace":
+                arena = aligned_zeros(self.manifest.trace_arena_bytes, self.manifest.alignment)
+                call = self._call(inputs, arena)
+                self._entry(entry)(*call.arguments)
+                yield inputs, Executed(call.outputs, arena)
+                continue
+            with self._lock:
+                call = self._call(inputs, self._arena)
+                self._entry(entry)(*call.arguments)
+            yield inputs, Executed(call.outputs)
 
     @cached_property
     def _library(self) -> ctypes.CDLL:

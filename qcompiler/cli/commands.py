@@ -63,8 +63,8 @@ def run_command(options: Namespace) -> None:
     feeds = open_calibration(options.input, expected)
     results: dict[str, list[np.ndarray]] = {t.name: [] for t in bundle.manifest.outputs}
     with progress(options.quiet) as shown:
-        for feed in shown.track(feeds, "running", length_hint(feeds) or None):
-            for name, array in bundle.run(feed).items():
+        for found in bundle.run_many(shown.track(feeds, "running", length_hint(feeds) or None)):
+            for name, array in found.items():
                 results[name].append(array)
     outputs = {name: _stacked(arrays) for name, arrays in results.items()}
     with _replacing(options.output) as file:

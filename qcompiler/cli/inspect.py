@@ -36,7 +36,12 @@ def print_summary(bundle: BundleDescription, title: str) -> None:
 
 def print_bundle(bundle: BundleDescription) -> None:
     print(f"{bundle.path}: bundle for {bundle.target.get('name', bundle.target)}")
+    if bundle.cpu_flags:
+        print(f"  needs      CPU with {', '.join(bundle.cpu_flags)}")
     _print_sizes(bundle)
+    ratio = bundle.arena_bytes / bundle.arena_lower_bound if bundle.arena_lower_bound else 1.0
+    bound = bytes_text(bundle.arena_lower_bound)
+    print(f"  arena      {bytes_text(bundle.arena_bytes)}, {ratio:.2f} times the {bound} that live at the same time")
     print(f"  kernels    {_counts(bundle.kernels)}")
     for note in bundle.notes:
         print(f"  note       {note}")

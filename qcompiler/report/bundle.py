@@ -18,14 +18,18 @@ REPORT = "report.json"
 class BundleDescription:
     """Sizes are bytes; `kernels` counts the steps of a run by the schedule rule that made them.
 
+    `arena_lower_bound` is the largest sum of buffers that live at the same time; no plan can need less.
+    `cpu_flags` are the CPU features that the code needs, as Linux names them.
     `passes` are the records of the pipeline, `notes` what it had to give up on, `dumps` the files of the IR.
     """
 
     path: str
     target: dict[str, Any]
+    cpu_flags: tuple[str, ...]
     library_bytes: int
     weight_bytes: int
     arena_bytes: int
+    arena_lower_bound: int
     total_bytes: int
     kernels: dict[str, int]
     passes: tuple[dict[str, Any], ...]
@@ -51,9 +55,11 @@ def describe_bundle(bundle: Bundle) -> BundleDescription:
     return BundleDescription(
         path=str(bundle.path),
         target=dict(manifest.target),
+        cpu_flags=tuple(manifest.cpu_flags),
         library_bytes=sizes[manifest.library],
         weight_bytes=manifest.weight_bytes,
         arena_bytes=manifest.arena_bytes,
+        arena_lower_bound=manifest.arena_lower_bound,
         total_bytes=sum(sizes.values()),
         kernels=dict(Counter(step.rule for step in manifest.steps).most_common()),
         passes=passes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import tee
 from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from qcompiler.arithmetic.formats import presented
 from qcompiler.bundle import Bundle, load_bundle
 from qcompiler.calibration.data import open_calibration
 from qcompiler.errors import BundleError, ModelError
@@ -84,13 +86,13 @@ def compare(
     sums = {name: _Sum() for name in values}
     output_sums = {t.name: _Sum() for t in bundle.manifest.outputs}
     samples = 0
-    for feed in track:
+    ahead, feeds = tee(track)
+    for feed, stored in zip(feeds, bundle.trace_many(ahead), strict=True):
         wanted = run(feed)
-        found = bundle.trace(feed, logical=True)
-        for name, (key, info) in values.items():
-            sums[name].add(wanted[name], found[key], info)
-        for name, array in bundle.run(feed).items():
-            output_sums[name].add(wanted[name], array, None)
+        for name, (_, info) in values.items():
+            sums[name].add(wanted[name], info.logical(stored[info.buffer]), info)
+        for t in bundle.manifest.outputs:
+            output_sums[t.name].add(wanted[t.name], presented(stored[t.buffer], t.element), None)
         samples += 1
     return Comparison(
         samples,
