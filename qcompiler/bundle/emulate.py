@@ -131,11 +131,10 @@ class EmulatedBundle(Bundle):
                 )
             results = files["outputs"].read_bytes()
             arenas = np.fromfile(files["arenas"], np.uint8) if mode == "trace" else np.zeros(0, np.uint8)
-        step = sum(tensor.nbytes for tensor in self.manifest.outputs)
-        parts = arenas.reshape(len(samples), -1)
+        step, arena = (len(data) // max(len(samples), 1) for data in (results, arenas))
         return [
-            Executed(self._split(results[number * step : (number + 1) * step]), parts[number])
-            for number in range(len(samples))
+            Executed(self._split(results[n * step : (n + 1) * step]), arenas[n * arena : (n + 1) * arena])
+            for n in range(len(samples))
         ]
 
     def _split(self, data: bytes) -> Arrays:
