@@ -1,17 +1,33 @@
-"""Fixtures of the tests of bad input: a folder with a model, data and a bundle, and the command that must fail."""
+"""Fixtures of several tests: the pretrained models; for bad input a folder with a model, data and a bundle, and the
+command that must fail."""
 
 from __future__ import annotations
 
+import importlib
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from bad_input import Fails, plain, samples
+from real_models import SHARED
 
 from qcompiler.cli import main
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Iterator[Any]:
+    """The module that knows the pretrained models and their data."""
+    if not (SHARED / "eval" / "realmodels.py").exists():
+        pytest.skip(f"the pretrained models are not at {SHARED}")
+    sys.path.insert(0, str(SHARED / "eval"))
+    yield importlib.import_module("realmodels")
+    sys.path.remove(str(SHARED / "eval"))
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from bad_input import Fails, compiling
+from small_graphs import Graph
 from small_program import small_program
 
 import qcompiler
@@ -21,7 +23,7 @@ from qcompiler.errors import BundleError, TargetError
 from qcompiler.lowering.aot import build_object
 from qcompiler.targets.spec import resolve_target, target_names
 from qcompiler.targets.toolchain import AARCH64_LINUX
-from qcompiler.verify import integer_program
+from qcompiler.verify import integer_program, verify
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DIGITS = REPOSITORY / "examples" / "digits"
@@ -251,6 +253,21 @@ def test_several_inputs_and_outputs_and_another_prefix(tmp_path: Path) -> None:
         traced = bundle.trace({"x": x, "z": z})
         for name, array in wanted.items():
             assert np.array_equal(traced[name].reshape(4, 256), array)
+
+
+def test_product_of_two_activations(tmp_path: Path) -> None:
+    """The right-hand side is packed, and its columns are summed, at run time."""
+    g = Graph(x=(2, 9, 64), z=(2, 33, 64))
+    x, z = (g("MatMul", name, g.weight(64, columns)) for name, columns in (("x", 33), ("z", 21)))
+    onnx.save(g.proto(g("MatMul", x, z)), tmp_path / "product.onnx")
+    rng = np.random.default_rng(0)
+    feeds = [{name: rng.normal(1, 1, shape).astype(np.float32) for name, shape in g.inputs.items()} for _ in range(4)]
+    qcompiler.compile(tmp_path / "product.onnx", calibration=feeds, output=tmp_path / "OUT", target="arm-cpu")
+    emulated = load_emulated(tmp_path / "OUT")
+    assert any("packed" in step.rule for step in emulated.manifest.steps)
+    result = verify(emulated, feeds)
+    assert result.exact
+    assert result.samples == 4
 
 
 @pytest.mark.parametrize("command", ["run", "verify", "compare"])

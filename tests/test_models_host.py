@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from real_models import CALIBRATION, NAMES, exact_on, real_inputs
 
 import qcompiler
 from qcompiler.api import Quantized, lowering_passes
@@ -20,57 +18,10 @@ from qcompiler.model import Model
 from qcompiler.pipeline import CompilerContext, PassManager
 from qcompiler.targets.host.spec import runnable
 from qcompiler.targets.spec import resolve_target
-from qcompiler.verify import integer_program, verify
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-NAMES = (
-    "mnist",
-    "resnet8",
-    "resnet8_wide",
-    "kws",
-    "vww",
-    "mobilenetv1",
-    "mobilenetv2",
-    "squeezenet1.1",
-    "yolox_nano",
-    "ultraface",
-    "ultraface_simplified",
-    "silero_vad",
-    "minilm",
-    "stories260k",
-)
-"""All models of the catalogue; `test_no_model_is_left_out` compares."""
+from qcompiler.verify import integer_program
 
 SAMPLES = 16
-CALIBRATION = 16
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("light_*.onnx"))
-
-
-@pytest.fixture(scope="module")
-def catalogue() -> Any:
-    """The module that knows the pretrained models and their data."""
-    if not (SHARED / "eval" / "realmodels.py").exists():
-        pytest.skip(f"the pretrained models are not at {SHARED}")
-    sys.path.insert(0, str(SHARED / "eval"))
-    yield importlib.import_module("realmodels")
-    sys.path.remove(str(SHARED / "eval"))
-
-
-def exact_on(bundle: Bundle, feeds: Iterator[dict[str, np.ndarray]], samples: int) -> None:
-    """All integer tensors of so many inputs equal the interpreter's."""
-    result = verify(bundle, feeds)
-    assert result.samples == samples
-    assert result.differences == []
-    assert result.tensors >= samples
-    assert result.float_error < 1e-4
-
-
-def real_inputs(model: Any) -> Iterator[dict[str, np.ndarray]]:
-    """`SAMPLES` inputs, from the other split too where calibration data are few."""
-    feeds = list(model.calibration(limit=SAMPLES))
-    if missing := SAMPLES - len(feeds):
-        feeds += [model.feed(item) for item in model.items(SHARED, "open")[:missing]]
-    return iter(feeds)
 
 
 def compile_real(model: Any, output: Path, **options: Any) -> Bundle:
@@ -88,7 +39,7 @@ def test_no_model_is_left_out(catalogue: Any) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_real_model_is_exact(catalogue: Any, name: str, tmp_path: Path) -> None:
     model = catalogue.MODELS[name]
-    exact_on(compile_real(model, tmp_path / "out"), real_inputs(model), SAMPLES)
+    exact_on(compile_real(model, tmp_path / "out"), real_inputs(model, SAMPLES), SAMPLES)
 
 
 @pytest.mark.models

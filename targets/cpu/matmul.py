@@ -233,7 +233,8 @@ def _pack_tile(
     def body(matrix: Expr, c: Expr) -> list[Stmt]:
         source = matrix * (k * n) + tile_start(c, blocks.span, n)
         block = matrix * count + c
-        ones = isa.operand(splat(1, "uint8", isa.bytes), "uint8")
+        unchanged = next(dtype for dtype in BYTES if isa.bias_offset(dtype) == 0)
+        ones = isa.operand(splat(1, unchanged, isa.bytes), unchanged)
         sums = [tile.local(lanes, "int32") for _ in range(vectors)]
 
         def step(quad: Expr, rows: int = QUAD) -> list[Stmt]:
