@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
 import numpy as np
 import tvm
+from emulated import Call, run_calls
 
 from qcompiler.lowering.contraction import forbid_contraction
 from qcompiler.lowering.program import ALIGNMENT, SLACK, Kernel
-from qcompiler.targets.host.spec import runnable, tvm_target
+from qcompiler.targets.host.spec import runnable
 from qcompiler.targets.spec import TargetSpec, resolve_target
 
 SPECS = [resolve_target(f"host:{name}") for name in runnable()]
@@ -28,7 +33,7 @@ def with_slack(array: np.ndarray) -> np.ndarray:
 
 def compile_kernel(kernel: Kernel, spec: TargetSpec):
     module = tvm.IRModule({"main": forbid_contraction(kernel.func)})
-    return tvm.compile(module, target=tvm.target.Target(tvm_target(spec)))
+    return tvm.compile(module, target=tvm.target.Target(import_module(spec.kernels).tvm_target(spec)))
 
 
 def run(kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], dtype: str, spec: TargetSpec) -> np.ndarray:
@@ -39,6 +44,29 @@ def run(kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], dtype:
     tensors = [tvm.runtime.from_dlpack(array) for array in arrays]
     compile_kernel(kernel, spec)["main"](*tensors)
     return arrays[len(inputs) + len(kernel.constants)]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A kernel, the buffers it reads, and its whole output buffer after the call."""
+
+    kernel: Kernel
+    inputs: list[np.ndarray]
+    expected: np.ndarray
+
+    def check(self, spec: TargetSpec) -> str:
+        """Runs the kernel, compares, returns the rule's name."""
+        found = run(self.kernel, self.inputs, self.expected.shape, str(self.expected.dtype), spec)
+        np.testing.assert_array_equal(found, self.expected)
+        return self.kernel.rule
+
+
+def check_emulated(cases: Sequence[Expectation], spec: TargetSpec) -> list[str]:
+    """As `Expectation.check` for all cases, run in one process; the names of their rules."""
+    calls = [Call(c.kernel, c.inputs, [np.full_like(c.expected, UNWRITTEN)]) for c in cases]
+    for i, (case, (found,)) in enumerate(zip(cases, run_calls(calls, spec), strict=True)):
+        assert np.array_equal(found, case.expected), f"case {i}, rule {case.kernel.rule}"
+    return [case.kernel.rule for case in cases]
 
 
 def assembly(kernel: Kernel, spec: TargetSpec) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from products import SPECS, assembly, random_stored, run
+from products import SPECS, Expectation, assembly, random_stored
 
 from qcompiler.arithmetic.requantize import requantize
 from qcompiler.lowering.workload import MatmulWorkload, Requantize
@@ -28,8 +28,11 @@ class Case:
     per_column: bool = False
     has_bias: bool = True
 
-    def check(self, spec: TargetSpec, rule=matmul_kernel, seed: int = 0) -> str:
+    def check(self, spec: TargetSpec, rule=matmul_kernel) -> str:
         """Runs the kernel, compares, returns the rule's name."""
+        return self.expectation(spec, rule).check(spec)
+
+    def expectation(self, spec: TargetSpec, rule=matmul_kernel, seed: int = 0) -> Expectation:
         workload, a, b, bias = self.build(seed)
         acc = (a.astype(np.int64) - self.zero_points[0]) @ (b.astype(np.int64) - self.zero_points[1])
         acc = acc if bias is None else acc + bias
@@ -39,8 +42,7 @@ class Case:
         )
         kernel = rule(workload, b if self.constant else None, bias, spec)
         inputs = [a] if self.constant else [a, b]
-        np.testing.assert_array_equal(run(kernel, inputs, workload.y_shape, made.out_dtype, spec), expected)
-        return kernel.rule
+        return Expectation(kernel, inputs, expected.reshape(workload.y_shape))
 
     def build(self, seed: int = 0) -> tuple[MatmulWorkload, np.ndarray, np.ndarray, np.ndarray | None]:
         m, k, n = self.mkn

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 import pytest
+from emulated import ARM
 from host_kernels import NO_HALO, SPECS, Case, check, stored, view
 
 from qcompiler.arithmetic import pool
@@ -30,7 +31,7 @@ GEOMETRIES = [  # kernel, strides, pads, dilations
     ((1, 3), (1, 2), (0, 1, 0, 1), (1, 3)),
     ((2, 2), (3, 3), (0, 0, 3, 4), (1, 1)),
 ]
-every_spec = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+every_spec = pytest.mark.parametrize("spec", [*SPECS, *ARM], ids=lambda spec: spec.name)
 
 
 @pytest.mark.parametrize(
