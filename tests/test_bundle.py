@@ -74,6 +74,22 @@ def test_outputs_of_an_earlier_run_are_not_overwritten(bundle):
     assert (first == expected(inputs(1))["y"]).all()
 
 
+def test_weights_in_the_library(contents, tmp_path):
+    bundle = write_bundle(tmp_path / "net", replace(contents, embed_weights=True))
+    assert bundle.manifest.weights_embedded
+    assert not (bundle.path / "weights.bin").exists()
+    found = bundle.run(inputs())
+    assert (found["y"] == expected(inputs())["y"]).all()
+    assert "extern const uint8_t net_weights[NET_WEIGHTS_BYTES];" in (bundle.path / "model.h").read_text()
+
+
+def test_several_samples(bundle):
+    for traced, given in zip(bundle.trace_many(map(inputs, range(3))), map(inputs, range(3)), strict=True):
+        assert (traced["y"].reshape(4, 256) == expected(given)["y"]).all()
+    for found, given in zip(bundle.run_many(map(inputs, range(3))), map(inputs, range(3)), strict=True):
+        assert (found["y"] == expected(given)["y"]).all()
+
+
 def test_inputs_need_not_be_contiguous_or_aligned(bundle):
     given = inputs()
     shifted = np.empty(1025, np.uint8)[1:].reshape(SHAPE)
@@ -220,6 +236,12 @@ def test_a_c_program_gives_the_same_bytes(bundle, tmp_path):
     subprocess.run(["./main", bundle.path / "weights.bin", "x", "z", "out"], cwd=tmp_path, check=True)
     found = bundle.run(given)
     assert (tmp_path / "out").read_bytes() == found["y"].tobytes() + found["real"].tobytes()
+    strict = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
+    own = [bundle.path / "main.c", bundle.path / bundle.manifest.archive, "-lm"]
+    subprocess.run(["gcc", *strict, *own, "-o", "example"], cwd=tmp_path, check=True)
+    subprocess.run(["./example", bundle.path / "weights.bin", "x", "z", "y", "real"], cwd=tmp_path, check=True)
+    for name, array in found.items():
+        assert (tmp_path / name).read_bytes() == array.tobytes()
 
 
 @pytest.mark.parametrize(

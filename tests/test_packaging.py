@@ -60,6 +60,7 @@ def test_wheel_and_sdist_are_complete(distributions: Path) -> None:
         names = set(wheel.namelist())
     assert {name for name in names if name.endswith(".py")} == installed_files()
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {f"qcompiler/bundle/c/{name}" for name in ("main.c", "emulated.c", "CMakeLists.txt")} <= names
     with tarfile.open(next(distributions.glob("*.tar.gz"))) as sdist:
         members = {name.partition("/")[2] for name in sdist.getnames()}
     assert {
