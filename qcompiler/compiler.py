@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from xdsl.ir import Operation, SSAValue
 
 from qcompiler.api import Calibration, Quantized, import_onnx, quantize
 from qcompiler.bundle import Bundle, BundleContents, TensorInfo, ValueInfo, write_bundle
-from qcompiler.errors import TargetError
+from qcompiler.bundle.link import link_shared
+from qcompiler.errors import PipelineError, TargetError
 from qcompiler.exporters.onnx_export import export_onnx, save_onnx
 from qcompiler.ir.values import (
     body,
@@ -35,6 +37,9 @@ from qcompiler.pipeline import Progress
 from qcompiler.report.describe import describe_model
 from qcompiler.targets.spec import resolve_target
 
+FORMS = ("bundle", "tvm")
+TVM_LIBRARY = "model.tvm.so"
+
 
 def write(
     model: Model | Quantized | Path,
@@ -46,11 +51,14 @@ def write(
     progress: Progress,
     dump_ir: Path | None,
     embed_weights: bool,
+    form: str,
     options: Mapping[str, Any],
 ) -> Bundle:
     """See `qcompiler.compile`."""
     from qcompiler.lowering.aot import build_object
 
+    if form not in FORMS:
+        raise PipelineError(f"unknown format '{form}': expected {' or '.join(FORMS)}")
     with tempfile.TemporaryDirectory() as scratch:
         dumps = dump_ir or Path(scratch) / "ir"
         if not isinstance(model, Quantized):
@@ -84,13 +92,21 @@ def write(
             indent=1,
         )
         files["recipe.toml"] = model.recipe.text()
+        inputs, outputs = _arguments(lowering), _results(lowering)
+        if form == "tvm":
+            from qcompiler.lowering.relax_program import export_executable
+
+            shapes = {tensor.buffer: tensor.shape for tensor in (*inputs, *outputs)}
+            link = partial(link_shared, exports=("__tvm_ffi_*",), toolchain=spec.toolchain, incomplete=True)
+            files[TVM_LIBRARY] = Path(scratch) / TVM_LIBRARY
+            export_executable(lowering.program, compiled, machine, shapes, files[TVM_LIBRARY], link)
         progress.step("write")
         contents = BundleContents(
             program=lowering.program,
             compiled=compiled,
             target={"name": spec.name, **machine},
-            inputs=_arguments(lowering),
-            outputs=_results(lowering),
+            inputs=inputs,
+            outputs=outputs,
             values=_values(lowering),
             files=files,
             cpu_flags=tuple(lowering.kernels.cpu_flags(spec)),

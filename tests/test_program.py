@@ -1,4 +1,4 @@
-"""The memory plan, the rewrites of kernels, the object file, and the Relax form of a program."""
+"""The memory plan, the rewrites of kernels, and the object files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from qcompiler.lowering.contraction import ALLOW_CONTRACTION, forbid_contraction
 from qcompiler.lowering.hoist import hoist_allocations
 from qcompiler.lowering.memory import align, plan_memory, scratch_name
 from qcompiler.lowering.program import ALIGNMENT, SLACK, Buffer, Kernel, Program, Step
-from qcompiler.lowering.relax_program import to_relax
 
 LIBC = {"memcpy", "memset", "memmove"}
 LIBM = {
@@ -265,19 +264,6 @@ def test_only_products_that_could_be_fused_are_fenced():
     text = forbid_contraction(multiply_add).script()
     assert text.count("llvm.arithmetic.fence") == 1
     assert forbid_contraction(forbid_contraction(multiply_add)).script() == text
-
-
-def test_relax_gives_the_same_integers():
-    program, reference = small_program()
-    target = tvm.target.Target({**TARGET, "mcpu": "skylake"})
-    executable = tvm.relax.build(to_relax(program), target.with_host(target))
-    machine = tvm.relax.VirtualMachine(executable, tvm.cpu())
-    rng = np.random.default_rng(2)
-    x, z = (rng.integers(0, 256, (4, 256), dtype=np.uint8) for _ in range(2))
-    y, real = machine["main"](tvm.runtime.tensor(x), tvm.runtime.tensor(z))
-    expected = reference(x, z)
-    assert (y.numpy() == expected["y"]).all()
-    assert (real.numpy() == expected["real"]).all()
 
 
 def changed(**changes) -> Program:

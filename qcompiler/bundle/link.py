@@ -21,11 +21,18 @@ _WEIGHTS = """\
 """
 
 
-def link_shared(objects: Sequence[Path], library: Path, exports: Sequence[str], toolchain: Toolchain = NATIVE) -> None:
-    """Links object files into a shared library, of which only `exports` can be seen.
+def link_shared(
+    objects: Sequence[Path],
+    library: Path,
+    exports: Sequence[str],
+    toolchain: Toolchain = NATIVE,
+    *,
+    incomplete: bool = False,
+) -> None:
+    """Links object files into a shared library, of which only `exports` (names, or patterns with `*`) can be seen.
 
     The library depends on no other but those whose functions it calls, libm and libc, and its code is not altered when
-    it is loaded.
+    it is loaded. An `incomplete` one may lack functions, which the program that loads it has.
 
     Raises:
         TargetError: there is no linker, or it fails.
@@ -36,7 +43,7 @@ def link_shared(objects: Sequence[Path], library: Path, exports: Sequence[str], 
     options = [f"--version-script={script}", f"-soname={library.name}", "--strip-debug", "--as-needed"]
     options += ["-z", "text", "-z", "noexecstack"]
     if command in toolchain.compilers:
-        options += ["-z", "defs"]
+        options += [] if incomplete else ["-z", "defs"]
         given = ["-shared", "-nostartfiles", *(word for option in options for word in ("-Xlinker", option))]
         libraries = ["-lm"]
     else:  # a linker does not know where the C library is; the loader finds libm's functions

@@ -42,6 +42,7 @@ def compile_command(options: Namespace) -> None:
             accuracy_drop=options.accuracy_drop,
             write_recipe=options.write_recipe,
             embed_weights=options.embed_weights,
+            form=options.format,
             **quantization(options),
             dump_ir=options.dump_ir,
             progress=shown,

@@ -121,6 +121,9 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--embed-weights", action="store_true", help="link the weights into the libraries instead of weights.bin"
     )
+    parser.add_argument(
+        "--format", default="bundle", metavar="bundle|tvm", help="tvm: a Relax executable for TVM's runtime as well"
+    )
     _dump(parser)
 
 

@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -48,6 +48,23 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Memory that an entry hands to a kernel: one of the caller's buffers, or a place in the weights or the arena."""
+
+    base: Literal["inputs", "outputs", "weights", "arena"]
+    position: int
+    """Index of the buffer, or offset in bytes."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What `model_run` does for one step: calls the kernel `symbol` with a pointer to each of `arguments`."""
+
+    symbol: str
+    arguments: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
 class CompiledProgram:
     """Object files in memory and what a caller of their entries has to know."""
 
@@ -59,6 +76,8 @@ class CompiledProgram:
     trace_plan: MemoryPlan
     kernels: int
     """Number of distinct kernels; steps with structurally equal functions share one."""
+    calls: tuple[Call, ...]
+    """The calls of `model_run`, one for each step."""
 
 
 def build_object(program: Program, target: dict, *, prefix: str = "model") -> CompiledProgram:
@@ -76,10 +95,12 @@ def build_object(program: Program, target: dict, *, prefix: str = "model") -> Co
     weights = pack_weights(program)
     plan, trace_plan = plan_memory(program), plan_memory(program, reuse=False)
     word = _address_type(target)
+    calls = _calls(program, kernels, weights, plan)
+    traced = _calls(program, kernels, weights, trace_plan)
     entries = {
-        f"{prefix}_run": _entry(program, kernels, weights, plan, word),
-        f"{prefix}_trace": _entry(program, kernels, weights, trace_plan, word),
-        f"{prefix}_step": _entry(program, kernels, weights, plan, word, by_step=True),
+        f"{prefix}_run": _entry(calls, word),
+        f"{prefix}_trace": _entry(traced, word),
+        f"{prefix}_step": _entry(calls, word, by_step=True),
     }
     # TVM tells LLVM that buffers of different names never overlap, which holds inside a kernel but not between kernels
     # that share the arena. In an object of their own the entries cannot have the kernels inlined.
@@ -88,7 +109,7 @@ def build_object(program: Program, target: dict, *, prefix: str = "model") -> Co
         for group in ({kernel.symbol: kernel.func for kernel in kernels}, entries)
     )
     distinct = len({kernel.symbol for kernel in kernels})
-    return CompiledProgram(objects, prefix, weights, plan, trace_plan, distinct)
+    return CompiledProgram(objects, prefix, weights, plan, trace_plan, distinct, calls)
 
 
 def pack_weights(program: Program) -> Weights:
@@ -206,15 +227,24 @@ def _with_hoisted_scratch(program: Program, kernels: Sequence[_LoweredKernel]) -
     return replace(program, steps=steps)
 
 
-def _entry(
-    program: Program,
-    kernels: Sequence[_LoweredKernel],
-    weights: Weights,
-    plan: MemoryPlan,
-    word: str,
-    *,
-    by_step: bool = False,
-) -> PrimFunc:
+def _calls(program: Program, kernels: Sequence[_LoweredKernel], weights: Weights, plan: MemoryPlan) -> tuple[Call, ...]:
+    external = {name: Place("inputs", i) for i, name in enumerate(program.inputs)}
+    external |= {name: Place("outputs", i) for i, name in enumerate(program.outputs)}
+
+    def place(name: str) -> Place:
+        return external.get(name) or Place("arena", plan.offsets[name])
+
+    found = []
+    for number, (step, lowered) in enumerate(zip(program.steps, kernels, strict=True)):
+        arguments = [place(name) for name in step.inputs]
+        arguments += [Place("weights", offset) for offset in weights.offsets[number]]
+        arguments += [place(name) for name in step.outputs]
+        arguments += [place(scratch_name(number, i)) for i in range(len(step.kernel.scratch))]
+        found.append(Call(lowered.symbol, tuple(arguments)))
+    return tuple(found)
+
+
+def _entry(calls: Sequence[Call], word: str, *, by_step: bool = False) -> PrimFunc:
     """The C entry: calls each kernel with pointers into the caller's memory, the weights and the arena.
 
     `word` is the integer type as wide as a pointer: TIR has no type for a pointer in memory, and converts
@@ -224,42 +254,28 @@ def _entry(
     from tvm.ir import PointerType, PrimType
 
     byte_pointer = PointerType(PrimType("uint8"), "global")
-
-    inputs, outputs = _pointer("inputs", word), _pointer("outputs", word)
-    weights_pointer, arena = _pointer("weights", "uint8"), _pointer("arena", "uint8")
-    step_number = tirx.Var("step", "int32")
-    views = {
-        pointer: tirx.decl_buffer((extent,), dtype, name=f"{pointer.name}_view")
-        for pointer, extent, dtype in (
-            (inputs, len(program.inputs), word),
-            (outputs, len(program.outputs), word),
-            (weights_pointer, weights.blob.size, "uint8"),
-            (arena, plan.arena_bytes, "uint8"),
-        )
+    types = {"inputs": word, "outputs": word, "weights": "uint8", "arena": "uint8"}
+    pointers = {name: _pointer(name, dtype) for name, dtype in types.items()}
+    extents = {
+        name: 1 + max((p.position for c in calls for p in c.arguments if p.base == name), default=0) for name in types
     }
-    external = {name: (inputs, i) for i, name in enumerate(program.inputs)}
-    external |= {name: (outputs, i) for i, name in enumerate(program.outputs)}
+    views = {name: tirx.decl_buffer((extents[name],), dtype, name=f"{name}_view") for name, dtype in types.items()}
+    step_number = tirx.Var("step", "int32")
 
-    def inside(pointer: Var, offset: int) -> Expr:
-        return tirx.address_of(tirx.BufferLoad(views[pointer], [tirx.const(offset, "int64")]))
+    def pointer(place: Place) -> Expr:
+        element = tirx.BufferLoad(views[place.base], [tirx.const(place.position, "int64")])
+        if place.base in ("weights", "arena"):
+            return tirx.address_of(element)
+        return tirx.reinterpret(byte_pointer, element.astype("uint64"))
 
-    def place(name: str) -> Expr:
-        if name not in external:
-            return inside(arena, plan.offsets[name])
-        pointer, index = external[name]
-        value = tirx.BufferLoad(views[pointer], [_int32(index)])
-        return tirx.reinterpret(byte_pointer, value.astype("uint64"))
-
-    calls: list[Stmt] = []
-    for number, (step, lowered) in enumerate(zip(program.steps, kernels, strict=True)):
-        arguments = [place(name) for name in step.inputs]
-        arguments += [inside(weights_pointer, offset) for offset in weights.offsets[number]]
-        arguments += [place(name) for name in step.outputs]
-        arguments += [inside(arena, plan.offsets[scratch_name(number, i)]) for i in range(len(step.kernel.scratch))]
-        call = tirx.Evaluate(tirx.call_extern("int32", lowered.symbol, *arguments))
-        calls.append(tirx.IfThenElse(step_number.equal(number), call, None) if by_step else call)
-    parameters = [inputs, outputs, weights_pointer, arena, *([step_number] if by_step else [])]
-    return _int_function(parameters, [*(tirx.DeclBuffer(view, data=p) for p, view in views.items()), *calls])
+    statements: list[Stmt] = []
+    for number, call in enumerate(calls):
+        value = tirx.call_extern("int32", call.symbol, *map(pointer, call.arguments))
+        statement = tirx.Evaluate(value)
+        statements.append(tirx.IfThenElse(step_number.equal(number), statement, None) if by_step else statement)
+    parameters = [*pointers.values(), *([step_number] if by_step else [])]
+    declared = [tirx.DeclBuffer(views[name], data=pointers[name]) for name in types]
+    return _int_function(parameters, [*declared, *statements])
 
 
 def _address_type(target: dict) -> str:

@@ -1,72 +1,105 @@
-"""A `Program` as a Relax module: the same PrimFuncs, called by TVM's own executor."""
+"""A compiled program as a Relax executable: the bundle's kernels, called by the virtual machine of TVM's runtime."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from .contraction import forbid_contraction
-from .program import Program, Step
+from .aot import Call, CompiledProgram, Place
+from .program import ALIGNMENT, Program
 
 if TYPE_CHECKING:
     import tvm
-    from tvm.ir import Expr, GlobalVar
-    from tvm.relax import BlockBuilder
+    from tvm.ir import Expr
+    from tvm.tirx import PrimFunc
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes in which the caller sees program inputs and outputs, by buffer name."""
+
+Link = Callable[[Sequence[Path], Path], None]
+"""Links object files to a shared library, which may lack functions of TVM's runtime."""
 
 
-def to_relax(program: Program) -> tvm.IRModule:
-    """A module whose function `main` computes `program`.
+def export_executable(
+    program: Program, compiled: CompiledProgram, target: dict, shapes: Shapes, library: Path, link: Link
+) -> None:
+    """Writes the shared library that `tvm.runtime.load_module` opens for `tvm.relax.VirtualMachine`.
 
-    `main` takes the program's inputs in order, in physical shape, and returns a tuple of its outputs. Weights
-    are constants of the function; scratch buffers are outputs that nobody reads. `tvm.relax.build` compiles
-    the module for the virtual machine, which gives the same integers as the ahead-of-time build. Relax
-    reserves no bytes behind a tensor, so kernels that read into the slack read whatever lies there, without
-    effect on the result.
+    Its function `main` is that of `to_relax`. `target` is the one that `compiled` was built for.
 
     Raises:
-        ValueError: the program is malformed (see `Program.check`).
+        TargetError: as `link` does.
     """
     from tvm import relax
-    from tvm_ffi import StructuralKey
+    from tvm.target import Target
 
-    program.check()
+    machine = Target(target)
+    executable = relax.build(to_relax(program, compiled, shapes), machine.with_host(machine))
+    with TemporaryDirectory() as folder:
+        kernels = Path(folder) / "kernels.o"
+        kernels.write_bytes(compiled.objects[0])
+
+        def compile_library(output: str, files: Sequence[str], **_: object) -> None:
+            link([*map(Path, files), kernels], Path(output))
+
+        executable.export_library(str(library), fcompile=compile_library, workspace_dir=folder)
+
+
+def to_relax(program: Program, compiled: CompiledProgram, shapes: Shapes) -> tvm.IRModule:
+    """A module whose function `main` calls the kernels of `compiled` one after the other.
+
+    `main` takes the program's inputs in order and returns a tuple of its outputs. The weights are one constant; all
+    buffers lie in one tensor, the arena, where the bundle has them, with as many bytes behind them that may be read.
+    Each step is a call of its own, of a function named after the kernel, so that TVM's profiler tells them apart.
+    """
+    from tvm import relax
+
+    types = {name: relax.TensorType(shapes[name], program.buffers[name].dtype) for name in program.external}
+    tensors: dict[str, list[Expr]] = {
+        "inputs": [relax.Var(f"input{number}", types[name]) for number, name in enumerate(program.inputs)],
+        "weights": [relax.const(compiled.weights.blob)],
+    }
     builder = relax.BlockBuilder()
-    kernels: dict[StructuralKey, GlobalVar] = {}
-    types = {name: relax.TensorType(b.shape, b.dtype) for name, b in program.buffers.items()}
-    parameters = {name: relax.Var(f"input{i}", types[name]) for i, name in enumerate(program.inputs)}
-    with builder.function("main", list(parameters.values())):
-        with builder.dataflow():
-            values: dict[str, Expr] = dict(parameters)
-            for step in program.steps:
-                key = StructuralKey(step.kernel.func.without_attr("global_symbol"))
-                if key not in kernels:
-                    kernels[key] = builder.add_func(forbid_contraction(key.key), "kernel")
-                _emit(builder, kernels[key], step, program, values)
-            result = builder.emit_output(relax.Tuple([values[name] for name in program.outputs]))
-        builder.emit_func_output(result)
+
+    def allocate(shape: Sequence[int], dtype: str) -> Expr:
+        return builder.emit(relax.op.builtin.alloc_tensor(relax.ShapeExpr(shape), dtype, 0))
+
+    with builder.function("main", tensors["inputs"], pure=False):
+        tensors["arena"] = [allocate([max(compiled.plan.arena_bytes, ALIGNMENT)], "uint8")]
+        tensors["outputs"] = [allocate(shapes[name], program.buffers[name].dtype) for name in program.outputs]
+        for call in compiled.calls:
+            used = list(dict.fromkeys(map(_tensor_of, call.arguments)))
+            arguments = [tensors[base][index] for base, index in used]
+            function = builder.add_func(_step(call, used, arguments), f"call_{call.symbol}")
+            builder.emit(relax.Call(function, arguments, ty_args=[relax.TupleType([])]))
+        builder.emit_func_output(relax.Tuple(tensors["outputs"]))
     return builder.get()
 
 
-def _emit(builder: BlockBuilder, kernel: GlobalVar, step: Step, program: Program, values: dict[str, Expr]) -> None:
-    """Calls the kernel of `step` on `values` and adds its outputs to them."""
-    from tvm import relax
+_Tensor = tuple[str, int]
+"""A program input or output, the weights or the arena: what a `Place` lies in."""
 
-    parameters = [([int(extent) for extent in p.shape], str(p.dtype)) for p in step.kernel.func.params]
-    constants = [relax.const(array) for array in step.kernel.constants]
-    operands = [*(values[name] for name in step.inputs), *constants]
-    arguments = [
-        _reshaped(builder, operand, shape)
-        for operand, (shape, _) in zip(operands, parameters[: len(operands)], strict=True)
+
+def _tensor_of(place: Place) -> _Tensor:
+    return place.base, place.position if place.base in ("inputs", "outputs") else 0
+
+
+def _step(call: Call, used: Sequence[_Tensor], arguments: Sequence[Expr]) -> PrimFunc:
+    """A TIR function on the tensors `used`, of the types of `arguments`, that calls the kernel."""
+    from tvm import tirx
+
+    buffers = [
+        tirx.decl_buffer(tuple(map(int, argument.ty.shape)), str(argument.ty.dtype), base)
+        for (base, _), argument in zip(used, arguments, strict=True)
     ]
-    written = [relax.TensorType(shape, dtype) for shape, dtype in parameters[len(operands) :]]
-    call = builder.emit(relax.call_tir(kernel, relax.Tuple(arguments), written))
-    for index, name in enumerate(step.outputs):
-        value = builder.emit(relax.TupleGetItem(call, index)) if len(written) > 1 else call
-        values[name] = _reshaped(builder, value, program.buffers[name].shape)
 
+    def pointer(place: Place) -> Expr:
+        base, index = _tensor_of(place)
+        buffer = buffers[used.index((base, index))]
+        indices = [place.position] if base in ("weights", "arena") else [0] * len(buffer.shape)
+        return tirx.address_of(tirx.BufferLoad(buffer, [tirx.const(i, "int64") for i in indices]))
 
-def _reshaped(builder: BlockBuilder, value: Expr, shape: tuple[int, ...] | list[int]) -> Expr:
-    from tvm import relax
-
-    if [int(extent) for extent in value.ty.shape] == list(shape):
-        return value
-    return builder.emit(relax.op.reshape(value, tuple(shape)))
+    body = tirx.Evaluate(tirx.call_extern("int32", call.symbol, *map(pointer, call.arguments)))
+    return tirx.PrimFunc(buffers, body)
