@@ -18,6 +18,7 @@ from small_program import small_program
 
 import qcompiler
 from qcompiler.bundle import BundleContents, EmulatedBundle, TensorInfo, load_emulated, write_bundle
+from qcompiler.bundle.link import link_shared
 from qcompiler.cli import main
 from qcompiler.errors import BundleError, TargetError
 from qcompiler.lowering.aot import build_object
@@ -61,7 +62,7 @@ def bundle(folder: Path) -> EmulatedBundle:
 @pytest.fixture(scope="module")
 def embedded(bundle: EmulatedBundle, tmp_path_factory: pytest.TempPathFactory) -> EmulatedBundle:
     """The same program with the weights in the libraries."""
-    output = tmp_path_factory.mktemp("embedded") / "OUT"
+    output = tmp_path_factory.mktemp("embedded") / 'folder, "quoted"' / "OUT"
     options = {"limit": 8, "target": "arm-cpu", "embed_weights": True}
     calibration = DIGITS / "calibration.npz"
     qcompiler.compile(DIGITS / "digits.onnx", calibration=calibration, output=output, **options)
@@ -125,6 +126,24 @@ def test_weights_linked_in(embedded: EmulatedBundle, bundle: EmulatedBundle, fol
         found = re.search(r"^(\w+) R model_weights$", symbols(embedded.path / library, option), re.MULTILINE)
         assert found is not None
         assert int(found[1], 16) % embedded.manifest.alignment == 0
+
+
+def test_shared_library(bundle: EmulatedBundle, folder: Path, tmp_path: Path) -> None:
+    library = bundle.path / "libmodel.so"
+    call(GCC, "-o", "example", bundle.path / "main.c", library, f"-Wl,-rpath,{bundle.path}", cwd=tmp_path)
+    arguments = [bundle.path / "weights.bin", folder / "image.f32", "logits.f32"]
+    call("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", "./example", *arguments, cwd=tmp_path)
+    assert (tmp_path / "logits.f32").read_bytes() == expected(bundle, images(1)[0]).tobytes()
+
+
+def test_linker_without_a_compiler(bundle: EmulatedBundle, tmp_path: Path) -> None:
+    """As ld.lld alone would do it."""
+    alone = replace(AARCH64_LINUX, compilers=(("no-such-gcc",),), linkers=(("aarch64-linux-gnu-ld",),))
+    call("aarch64-linux-gnu-ar", "x", bundle.path / "libmodel.a", cwd=tmp_path)
+    link_shared(sorted(tmp_path.glob("*.o")), tmp_path / "libmodel.so", ["model_run"], alone)
+    assert re.findall(r" T (\w+)$", symbols(tmp_path / "libmodel.so", "-D"), re.MULTILINE) == ["model_run"]
+    with pytest.raises(TargetError, match=r"no C compiler found \(looked for no-such-gcc in PATH\)"):
+        _ = alone.compiler
 
 
 def test_the_call_compiles_as_documented(bundle: EmulatedBundle, tmp_path: Path) -> None:

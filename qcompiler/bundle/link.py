@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import TargetError
-from ..targets.toolchain import NATIVE, Command, Toolchain
+from ..targets.toolchain import NATIVE, Toolchain
 
 _WEIGHTS = """\
     .section .rodata.{symbol}, "a", %progbits
@@ -64,14 +64,15 @@ def archive(objects: Sequence[Path], library: Path, toolchain: Toolchain) -> Non
 
 
 def weights_object(weights: Path, symbol: str, alignment: int, output: Path, toolchain: Toolchain) -> None:
-    """An object file with the content of a file as constant data called `symbol`.
+    """An object file with the content of the file `weights` as constant data called `symbol`.
 
     Raises:
         TargetError: there is no compiler, or it fails.
     """
-    source = output.with_suffix(".s")
-    source.write_text(_WEIGHTS.format(symbol=symbol, alignment=alignment, file=weights), encoding="utf-8")
-    _call([*toolchain.compiler, "-c", "-o", str(output), str(source)], f"assembling {weights}")
+    source = weights.with_suffix(".s")
+    source.write_text(_WEIGHTS.format(symbol=symbol, alignment=alignment, file=weights.name), encoding="utf-8")
+    command = [*toolchain.compiler, "-c", "-o", str(output.absolute()), source.name]
+    _call(command, f"assembling {weights}", weights.parent)
 
 
 def link_program(source: Path, library: Path, include: Path, program: Path, toolchain: Toolchain) -> None:
@@ -85,7 +86,7 @@ def link_program(source: Path, library: Path, include: Path, program: Path, tool
     _call([*toolchain.compiler, *options, "-o", str(program), *files], f"linking {program}")
 
 
-def _call(command: Command | Sequence[str], what: str) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+def _call(command: Sequence[str], what: str, folder: Path | None = None) -> None:
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise TargetError(f"{what} failed: {' '.join(command)}\n{result.stderr.strip()}")
