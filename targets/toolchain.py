@@ -26,6 +26,8 @@ class Toolchain:
     """Linkers with the options of GNU ld, taken for libraries where there is no compiler."""
     archivers: tuple[Command, ...]
     """Programs with the options of GNU ar."""
+    disassemblers: tuple[Command, ...] = ()
+    """Programs with the options of GNU objdump."""
     emulator: Command = ()
     """What runs a static executable of the target here; its name and arguments follow."""
 
@@ -65,5 +67,6 @@ AARCH64_LINUX = Toolchain(
     compilers=(("aarch64-linux-gnu-gcc",), ("clang", "--target=aarch64-linux-gnu", "-fuse-ld=lld")),
     linkers=(("ld.lld",),),
     archivers=(("aarch64-linux-gnu-ar",), ("llvm-ar",)),
+    disassemblers=(("aarch64-linux-gnu-objdump",), ("llvm-objdump",), ("llvm-objdump-19",)),
     emulator=("qemu-aarch64",),
 )

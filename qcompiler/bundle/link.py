@@ -86,6 +86,17 @@ def link_program(source: Path, library: Path, include: Path, program: Path, tool
     _call([*toolchain.compiler, *options, "-o", str(program), *files], f"linking {program}")
 
 
+def link_plugin(source: str, plugin: Path) -> None:
+    """The plug-in of the emulator in a file of the folder `c`, for this machine.
+
+    Raises:
+        TargetError: there is no compiler, or it fails.
+    """
+    path = Path(__file__).parent / "c" / source
+    options = ["-std=c11", "-O2", "-shared", "-fPIC", "-fvisibility=hidden"]
+    _call([*NATIVE.compiler, *options, "-o", str(plugin), str(path)], f"compiling {source}")
+
+
 def _call(command: Sequence[str], what: str, folder: Path | None = None) -> None:
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode != 0:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import BundleError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
 HEADER = "model.h"
@@ -85,6 +85,10 @@ class StepInfo:
     location: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    kernel: str
+    """Name of the function in the libraries; steps may share one."""
+    macs: int
+    """Multiply-adds, if it is an integer matrix product or convolution."""
 
 
 @dataclass(frozen=True)

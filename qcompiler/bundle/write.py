@@ -166,7 +166,10 @@ def _manifest(contents: BundleContents) -> Manifest:
         kernels=compiled.kernels,
         inputs=contents.inputs,
         outputs=contents.outputs,
-        steps=tuple(StepInfo(s.kernel.rule, s.location, s.inputs, s.outputs) for s in program.steps),
+        steps=tuple(
+            StepInfo(s.kernel.rule, s.location, s.inputs, s.outputs, call.symbol, s.macs)
+            for s, call in zip(program.steps, compiled.calls, strict=True)
+        ),
         buffers={
             name: BufferInfo(buffer.shape, buffer.dtype, compiled.trace_plan.offsets.get(name))
             for name, buffer in program.buffers.items()

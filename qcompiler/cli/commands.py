@@ -233,6 +233,11 @@ def verify_command(options: Namespace) -> None:
 
 
 def bench_command(options: Namespace) -> None:
+    if options.emulate:
+        from qcompiler.cli.emulation import bench_emulated
+
+        bench_emulated(options)
+        return
     from qcompiler.report.speed import time_bundle
 
     bundle = qcompiler.load_bundle(options.bundle)

@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     _compare(command("compare", "Measure every layer of a bundle against the float model, in dB."))
     _export(command("export", "Write a quantized model as ONNX for other runtimes."))
     _verify(command("verify", "Prove on real inputs that a bundle's integers are those of its own IR."))
-    _bench(command("bench", "Time a bundle on this machine, one thread."))
+    _bench(command("bench", "Time a bundle on this machine, one thread, or count its instructions in an emulator."))
     return parser
 
 
@@ -211,6 +211,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
 
 def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
+    _emulate(parser)
     parser.add_argument("--reference", type=Path, metavar="MODEL.onnx", help="float model to time in onnxruntime too")
     parser.add_argument("--repeats", type=positive, default=50, metavar="N", help="timed runs each (default: 50)")
 

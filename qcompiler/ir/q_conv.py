@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, StringAttr, TensorType
 from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, prop_def, result_def
@@ -27,7 +29,7 @@ from qcompiler.ir.q_base import (
     requantized,
     spatial_axes,
 )
-from qcompiler.ir.values import integer, integers, is_quantized, quantized, rank, shape, string
+from qcompiler.ir.values import integer, integers, is_quantized, quantized, rank, shape, size, string
 
 
 @irdl_op_definition
@@ -89,6 +91,11 @@ class ConvOp(ChosenOp):
             self.fail(f"expected {x[0]} images, found {y[0]}")
         x_extents, y_extents = ([s[a] for a in spatial] for s in (x, y))
         check_window(self, x_extents, w[2:], integers(self.dilations), y_extents)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one run."""
+        return size(self.y) * prod(shape(self.w)[1:])
 
     def prepare(self, w: np.ndarray, w_zero_point: np.ndarray | None = None) -> ConvWeights:
         """The weight in the form that `evaluate` works with; saves the conversion where it is called often."""
@@ -154,6 +161,11 @@ class MatMulOp(ChosenOp):
             self.fail(f"expected 1 or {b[-1]} multipliers, found {list(shape(self.multiplier))}")
         if self.b_zero_points is not None:
             check_shape(self, "zero points", self.b_zero_points, [b[-1]])
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one run."""
+        return size(self.y) * shape(self.a)[-1]
 
     def prepare(self, b: np.ndarray, b_zero_points: np.ndarray | None = None) -> MatmulWeights:
         """A constant right operand in the form that `evaluate` works with."""

@@ -21,7 +21,7 @@ from qcompiler.ir.q_base import (
     per_tensor,
     requantized,
 )
-from qcompiler.ir.values import dtype_of, integer, quantized, rank, shape
+from qcompiler.ir.values import dtype_of, integer, quantized, rank, shape, size
 
 
 @irdl_op_definition
@@ -63,6 +63,11 @@ class GroupedMatMulOp(ChosenOp):
         check_shape(self, "bias", self.bias, [b[1]])
         check_shape(self, "multipliers", self.multiplier, [b[1]])
         check_shape(self, "factors", self.factors, [-(-b[0] // group), b[1]])
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one run."""
+        return size(self.y) * shape(self.a)[-1]
 
     def prepare(self, b: np.ndarray, factors: np.ndarray) -> MatmulWeights:
         """The constant operands in the form that `evaluate` works with."""

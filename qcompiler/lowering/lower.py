@@ -17,8 +17,9 @@ from xdsl.ir import Block, Operation, SSAValue
 from qcompiler.errors import ModelError, PipelineError
 from qcompiler.exporters.onnx_export import export_operations
 from qcompiler.ir.graph import is_activation
-from qcompiler.ir.q_conv import ConvOp
+from qcompiler.ir.q_conv import ConvOp, MatMulOp
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
+from qcompiler.ir.q_grouped import GroupedMatMulOp
 from qcompiler.ir.q_movement import ReshapeOp, TransposeOp
 from qcompiler.ir.store import resource_name
 from qcompiler.ir.values import (
@@ -134,11 +135,12 @@ class Lowering:
             if any(halo := self.halos.get(value, NO_HALO)):
                 extent = self.views[value].shape
                 kernel = with_border(kernel, extent, halo, quantized(value).zero_point)  # type: ignore[arg-type]
-        self.add(kernel, inputs, [self.places[r] for r in op.results], describe_location(op))
+        macs = op.macs if isinstance(op, ConvOp | MatMulOp | GroupedMatMulOp) else 0
+        self.add(kernel, inputs, [self.places[r] for r in op.results], describe_location(op), macs)
 
-    def add(self, kernel: Kernel, inputs: Sequence[SSAValue], outputs: list[str], location: str) -> None:
+    def add(self, kernel: Kernel, inputs: Sequence[SSAValue], outputs: list[str], location: str, macs: int = 0) -> None:
         read = tuple(self.places[v] for v in inputs if is_activation(v))
-        self.program.steps.append(Step(kernel, read, tuple(outputs), location))
+        self.program.steps.append(Step(kernel, read, tuple(outputs), location, macs))
 
     # --------------------------------------------------------------------------------------------- run
 

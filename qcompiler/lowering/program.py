@@ -65,6 +65,8 @@ class Step:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     location: str
+    macs: int = 0
+    """Multiply-adds of an integer matrix product or convolution."""
 
 
 @dataclass

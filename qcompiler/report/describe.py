@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,6 @@ from qcompiler.ir.values import (
     is_tensor,
     quantized,
     shape,
-    size,
     string,
     value_names,
 )
@@ -208,13 +206,13 @@ class _Describer:
     def _integer(self, op: QOp) -> None:
         self.integer[op.name] += 1
         if isinstance(op, ConvOp):
-            self.macs[True] += size(op.y) * prod(shape(op.w)[1:])
+            self.macs[True] += op.macs
             self._weight(op, op.w, quantized(op.x), op.multiplier, op.w_zero_point is None)
         elif isinstance(op, GroupedMatMulOp):
-            self.macs[True] += size(op.y) * shape(op.a)[-1]
+            self.macs[True] += op.macs
             self._weight(op, op.b, quantized(op.a), op.multiplier, True)
         elif isinstance(op, MatMulOp):
-            self.macs[True] += size(op.y) * shape(op.a)[-1]
+            self.macs[True] += op.macs
             symmetric = op.b_zero_points is None and integer(op.b_zero_point) == 0
             self._weight(op, op.b, quantized(op.a), op.multiplier, symmetric)
         why, numbers = op.properties.get("q.why"), op.properties.get("q.numbers")
