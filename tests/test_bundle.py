@@ -291,7 +291,7 @@ def drop_library(manifest: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format=99), "bundle format 99, expected 1"),
+        (lambda m: m.update(format=99), "bundle format 99, expected 2"),
         (lambda m: m.pop("inputs"), "not a bundle manifest"),
         (lambda m: m["inputs"][0].pop("shape"), "not a bundle manifest"),
         (lambda m: m.update(extra=1), r"unknown fields \['extra'\]"),
