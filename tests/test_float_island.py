@@ -428,6 +428,25 @@ def test_errors_name_the_node():
         lower_float(model)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "size"),
+    [
+        ([node("Softmax", "x", "y", axis=-1)], 4 * 8 * 64),
+        ([node("Conv", "x,w", "c"), node("Relu", "c", "y")], 0),
+        ([node("Conv", "x,w", "c"), node("Add", "c,x", "y")], 0),
+    ],
+)
+def test_results_are_finished_in_place(nodes, size):
+    """No memory for a whole tensor besides the outputs: a number for each row of the softmax at most."""
+    x = rand(1, 8, 8, 64) if size else rand(1, 8, 8, 8)
+    model = graph(nodes, {"x": x}, ["y"], {"w": rand(8, 8, 1, 1)} if not size else {})
+    program = lower_float(model, 16)
+    found = execute(program, {"x": x})["y"]
+    np.testing.assert_allclose(found, reference(model, {"x": x})["y"], rtol=1e-5, atol=1e-6)
+    compiled = build_object(program, {"kind": "llvm", "mtriple": "x86_64-linux-gnu"})
+    assert compiled.plan.arena_bytes <= size + 2 * SLACK
+
+
 def test_ahead_of_time(tmp_path):
     """The object needs no library but the C library's mathematics, and runs on an arena full of NaN."""
     inputs = {"x": rand(1, 8, 40, 40), "y": rand(3, 7)}

@@ -97,7 +97,8 @@ def legalize_conv(builder: BlockBuilder, call: tvm.ir.Call) -> tvm.ir.Expr:
 def emit_conv(state: FloatFunction, block: SBlock, epilogue: SBlock | None) -> Stmt:
     """Code for an annotated block and the element-wise block that alone reads its result, if there is one.
 
-    Sums of some output rows of one group at a time go to a small buffer, and from there through the epilogue.
+    Sums of some output rows of one group at a time go to a small buffer, and from there through the epilogue. They go
+    to the result, and the epilogue works there, where the sums of a channel take no more place than its results.
     """
     shape = ConvShape(*(int(value) for value in block.annotations[CONV]))
     store = block.body
@@ -121,9 +122,10 @@ def emit_conv(state: FloatFunction, block: SBlock, epilogue: SBlock | None) -> S
         row = g * index(shape.oc) + row
         return packed_offset(steps, row, i, height, step) if packed else (row + index(i)) * index(steps) + step
 
-    y = state.layout.flat[store.buffer]
-    direct = epilogue is None and image.y_pitch == shape.oh * shape.ow
-    sums = y if direct else state.temporary((shape.oc * image.y_pitch,), "sums")
+    last = store if epilogue is None else epilogue.body
+    whole = image.chunk_rows == shape.oh and image.y_pitch == shape.oh * shape.ow
+    direct = whole and (epilogue is None or _keeps_places(epilogue))
+    sums = state.layout.flat[last.buffer] if direct else state.temporary((shape.oc * image.y_pitch,), "sums")
     y_row = (n * index(shape.groups) + g) * index(shape.oc)
     product = Product(
         rows=shape.oc,
@@ -137,27 +139,40 @@ def emit_conv(state: FloatFunction, block: SBlock, epilogue: SBlock | None) -> S
         y_offset=lambda row, column: (y_row + row if direct else row) * index(image.y_pitch) + column,
     )
     body = [emit_product(product, tile, state.lanes)]
-    if not direct:
-        nest = _results(state, shape, image, sums, store, epilogue, (n, g, chunk))
+    if epilogue is not None or not direct:
+        first_row = y_row if direct else index(0)
+        nest = _results(state, shape, image, (sums, first_row), store, epilogue, (n, g, chunk))
         body.append(emit(nest, state.lanes))
     statements.append(serial([Axis(chunk, shape.oh // image.chunk_rows)], sequence(body)))
     return serial([Axis(n, shape.n), Axis(g, shape.groups)], sequence(statements))
+
+
+def _keeps_places(epilogue: SBlock) -> bool:
+    """Whether each element of the result takes the place of the sum it comes from, and its type."""
+    store = epilogue.body
+    pairs = zip(store.indices, epilogue.iter_vars, store.buffer.shape, strict=True)
+    return str(store.buffer.dtype) == "float32" and all(
+        i.same_as(v.var) and int(extent) == int(v.dom.extent) for i, v, extent in pairs
+    )
 
 
 def _results(
     state: FloatFunction,
     shape: ConvShape,
     image: _Image,
-    sums: Var,
+    sums: tuple[Var, tvm.ir.Expr],
     store: BufferStore,
     epilogue: SBlock | None,
     position: tuple[Var, Var, Var],
 ) -> Nest:
-    """The nest that takes the sums of one chunk of one group through the epilogue, or as they are, to the result."""
+    """The nest that takes the sums of one chunk of one group through the epilogue, or as they are, to the result.
+
+    `sums` are a buffer and the row of the group's first channel there.
+    """
     n, g, chunk = position
     channel, row, column = (Var(name, "int64") for name in ("channel", "row", "column"))
     axes = (Axis(channel, shape.oc), Axis(row, image.chunk_rows), Axis(column, shape.ow))
-    total = BufferLoad(sums, [channel * index(image.y_pitch) + row * index(image.pitch) + column])
+    total = BufferLoad(sums[0], [(sums[1] + channel) * index(image.y_pitch) + row * index(image.pitch) + column])
     place = [n, g * index(shape.oc) + channel, chunk * index(image.chunk_rows) + row, column]
     if len(store.indices) == 3:
         del place[2]

@@ -17,7 +17,7 @@ from tvm import tirx
 from tvm.ir import TensorLoad
 from tvm.s_tir import SBlock, SBlockRealize, Schedule, ScheduleError
 from tvm.tirx import AllocBuffer, BufferLoad, BufferStore, For, ForKind, IntImm, PrimFunc, SeqStmt
-from tvm_ffi import structural_map
+from tvm_ffi import structural_equal, structural_map
 
 from .contraction import ALLOW_CONTRACTION
 from .float_conv import CONV, emit_conv
@@ -144,15 +144,17 @@ def schedule(func: PrimFunc, constants: Collection[int], outputs: int, vector_by
     for block in state.blocks:
         if block is not None:
             state.readers.update({load.source for load in loads(block.body)})
-    statements, rules = [], []
+    written_by: dict[int, Stmt] = {}
+    rules = []
     for position, child in enumerate(children):
         if position in state.fused:
             continue
         for name, rule in RULES:
             if (statement := rule(state, child, position)) is not None:
-                statements.append(statement)
+                written_by[position] = statement
                 rules.append(name)
                 break
+    statements = _in_place(state, written_by, set(root.alloc_buffers))
     temporaries = [layout.flat[buffer] for buffer in root.alloc_buffers] + state.temporaries
     used = _used_buffers(statements)
     body = sequence([*(AllocBuffer(t) for t in temporaries if t in used), *statements])
@@ -164,6 +166,51 @@ def schedule(func: PrimFunc, constants: Collection[int], outputs: int, vector_by
         result = result.with_attr(key, value)
     result = tirx.transform.ConvertSSA()(tvm.IRModule({"main": result}))["main"]
     return Scheduled(result, _name(rules), pack)
+
+
+def _in_place(state: FloatFunction, written_by: dict[int, Stmt], temporaries: Collection[Var]) -> list[Stmt]:
+    """The statements, with temporaries moved into outputs that take their place element by element.
+
+    So an output holds what is to be scaled, as in a softmax, and the function needs no memory of that size.
+    """
+    statements = dict(written_by)
+    flat, strides = state.layout.flat, state.layout.strides
+    for position in written_by:
+        block = state.blocks[position]
+        if block is None or block.init is not None or block.body.buffer not in state.outputs:
+            continue
+        target = block.body.buffer
+        before = [statements[p] for p in statements if p < position]
+        after = [statements[p] for p in statements if p > position]
+        for source in dict.fromkeys(load.source for load in loads(block.body.value)):
+            if (
+                source in temporaries
+                and _reads_in_place(block, source)
+                and (source.dtype, strides[source]) == (target.dtype, strides[target])
+                and int(flat[source].shape[0]) == int(flat[target].shape[0])
+                and flat[target] not in _used_buffers(before)
+                and flat[source] not in _used_buffers(after)
+            ):
+                statements = {p: _renamed(s, flat[source], flat[target]) for p, s in statements.items()}
+                break
+    return list(statements.values())
+
+
+def _reads_in_place(block: SBlock, source: Var) -> bool:
+    """Whether each element that a block writes depends on no element of `source` but that of its own place."""
+    own = list(block.body.indices)
+    reads = [load for load in loads(block.body.value) if load.source.same_as(source)]
+    return all(structural_equal(list(load.indices), own) for load in reads)
+
+
+def _renamed(statement: Stmt, old: Var, new: Var) -> Stmt:
+    def load(access: TensorLoad):
+        return BufferLoad(new, access.indices) if access.source.same_as(old) else access
+
+    def store(access: BufferStore):
+        return BufferStore(new, access.value, access.indices) if access.buffer.same_as(old) else access
+
+    return structural_map(statement, [(TensorLoad, load), (BufferStore, store)])
 
 
 def _name(rules: list[str]) -> str:
