@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -71,6 +72,17 @@ def check_emulated(cases: Sequence[Expectation], spec: TargetSpec) -> list[str]:
 
 def assembly(kernel: Kernel, spec: TargetSpec) -> str:
     return compile_kernel(kernel, spec).mod.inspect_source("asm")
+
+
+def innermost_loops(text: str) -> list[str]:
+    """Runs of assembly from a label to a jump back to it with no other label between."""
+    pieces = re.split(r"^(\.LBB\w+):.*$", text, flags=re.M)
+    bodies = []
+    for label, code in zip(pieces[1::2], pieces[2::2], strict=True):
+        jump = re.search(rf"^\t(?:j\w+|b\.\w+|cbn?z\t\w+,)\s+{re.escape(label)}$", code, flags=re.M)
+        if jump:
+            bodies.append(code[: jump.end()])
+    return bodies
 
 
 def random_stored(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from products import SPECS, UNWRITTEN, Expectation, assembly, random_stored, run
+from products import SPECS, UNWRITTEN, Expectation, assembly, innermost_loops, random_stored, run
 
 from qcompiler.arithmetic.requantize import requantize
 from qcompiler.errors import TargetError
@@ -287,17 +287,6 @@ def test_assembly_of_the_dense_loop(spec: TargetSpec) -> None:
     assert loops
     for body in loops:
         assert not re.search(r"[xyz]mm\d+, -?\d*\(%r[sb]p\)", body), body
-
-
-def innermost_loops(text: str) -> list[str]:
-    """Runs of code from a label to a jump back to it with no other label between."""
-    pieces = re.split(r"^(\.LBB\w+):.*$", text, flags=re.M)
-    bodies = []
-    for label, code in zip(pieces[1::2], pieces[2::2], strict=True):
-        jump = re.search(rf"^\tj\w+\t{re.escape(label)}$", code, flags=re.M)
-        if jump:
-            bodies.append(code[: jump.end()])
-    return bodies
 
 
 def test_targets_by_name() -> None:

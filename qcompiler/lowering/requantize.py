@@ -17,9 +17,10 @@ from qcompiler.arithmetic.requantize import (
 from qcompiler.lowering.tir import Expr, splat, vector
 from qcompiler.lowering.workload import Requantize
 
-_MAGIC = 12582912.0
+MAGIC = 12582912.0
 """1.5 * 2^23: adding it to a float32 of magnitude below 2^22 rounds to an integer, half to even."""
-_MAGIC_BITS = 0x4B400000
+MAGIC_BITS = 0x4B400000
+"""The bits of `MAGIC` as float32."""
 
 _LARGEST_FRACTION = 1 - 2.0**-31
 """Multipliers beyond this one may round to 1, which shifts to the left in the `fixed2` form."""
@@ -47,8 +48,8 @@ def requantize_expression(acc: Expr, parameters: Sequence[Expr], requantize: Req
     zero_point = requantize.zero_point
     if requantize.rounding == "fp32":
         real = clamp_float(acc, parameters[0], requantize, lanes)
-        bits = tirx.reinterpret(vector("int32", lanes), real + splat(_MAGIC, "float32", lanes))
-        return bits + splat(zero_point - _MAGIC_BITS, "int32", lanes)
+        bits = tirx.reinterpret(vector("int32", lanes), real + splat(MAGIC, "float32", lanes))
+        return bits + splat(zero_point - MAGIC_BITS, "int32", lanes)
     wide = vector("int64", lanes)
     mantissa, shift = (parameter.astype(wide) for parameter in parameters)
     one, acc = splat(1, "int64", lanes), acc.astype(wide)

@@ -1,4 +1,4 @@
-"""The instruction sets of 64-bit ARM: NEON's dot products over four bytes a lane, and narrowing their results."""
+"""The instruction sets of 64-bit ARM: dot products over four or eight bytes a lane, and narrowing their results."""
 
 from __future__ import annotations
 
@@ -9,33 +9,75 @@ import numpy as np
 from tvm import tirx
 
 from qcompiler.lowering.tir import Buffer, Expr, llvm, load, shuffle, splat
-from qcompiler.targets.cpu.isa import Isa
+from qcompiler.targets.cpu.isa import QUAD, Isa
 
 _NEON = "llvm.aarch64.neon"
+_ISSUE = 2.0
+"""Vector instructions a cycle."""
+_FREE = 3
+"""Registers that a tile leaves to LLVM's scheduling of loads."""
+_UNROLLED = 9
+"""Dot products of an accumulator up to which LLVM unrolls all loops inside a tile."""
+_MOST_VECTORS = 4
+"""Vectors of channels beyond which LLVM's scheduling runs out of registers where products need temporaries."""
 
 
 @dataclass(frozen=True)
 class Neon(Isa):
-    """Rounding and narrowing; elements stay in their order."""
+    """Rounding and narrowing; elements stay in their order. Costs count instructions."""
+
+    stripe_bytes: ClassVar[int] = 64 * 1024
+    prefetches: ClassVar[bool] = False
+    adds_magic: ClassVar[bool] = True
+    tile_cost: ClassVar[float] = 10.0
+    narrow_cost: ClassVar[float] = 2.8
+
+    def fits(self, pixels: int, vectors: int) -> bool:
+        return super().fits(pixels, vectors) and self._registers(pixels, vectors) <= self.registers - _FREE
+
+    def _registers(self, pixels: int, vectors: int) -> int:
+        return pixels * vectors // self.pixels + pixels + vectors
+
+    def step_cycles(self, pixels: int, vectors: int, dots: int, steps: int) -> float:
+        accumulators = pixels * vectors // self.pixels
+        loads = pixels * -(-dots // self.together) / dots
+        weights = vectors * 0.5  # loaded in pairs
+        if steps <= _UNROLLED:
+            # LLVM keeps weights, bias and multipliers in registers from tile to tile, and spills what has no place.
+            spare = self.registers - self._registers(pixels, vectors)
+            spilled = max(0, vectors * (steps + 1) - spare)
+            weights = 0.65 * spilled / steps + max(0, accumulators - 16)
+        instructions = accumulators * self.dot_cost + pixels * self.operand_cost + vectors * self.weight_cost
+        return (instructions + loads + weights + 3 / self.together) / _ISSUE
+
+    def registers_of(self, dtype: str) -> list[tuple[int, str]]:
+        return [(self.depth * self.together, dtype)] * self.pixels
 
     def round(self, real: Expr) -> Expr:
         return llvm(f"{_NEON}.fcvtns", "int32x4", real)
 
-    def narrow(self, parts: list[Expr], zero_point: int, dtype: str) -> Expr:
+    def narrow(self, parts: list[Expr], zero_point: int, dtype: str, halves: bool = False) -> Expr:
         if dtype == "int16" and zero_point:
             parts = [part + splat(zero_point, "int32", 4) for part in parts]
-        words = [llvm(f"{_NEON}.sqxtn", "int16x4", part) for part in parts]
-        halves = [shuffle(words[i : i + 2], range(8)) for i in (0, 2)]
+        if halves:
+            low = [tirx.reinterpret("int16x8", part) for part in parts]
+            words = [shuffle(low[i : i + 2], range(0, 16, 2)) for i in (0, 2)]
+        else:
+            narrowed = [llvm(f"{_NEON}.sqxtn", "int16x4", part) for part in parts]
+            words = [shuffle(narrowed[i : i + 2], range(8)) for i in (0, 2)]
         if dtype == "int16":
-            return shuffle(halves, range(16))
+            return shuffle(words, range(16))
         name = f"{_NEON}.{'sqxtun' if dtype == 'uint8' else 'sqxtn'}"
         if zero_point:
-            halves = [llvm("llvm.sadd.sat", "int16x8", half, splat(zero_point, "int16", 8)) for half in halves]
-        packed = shuffle([llvm(name, "int8x8", half) for half in halves], range(16))
+            words = [llvm("llvm.sadd.sat", "int16x8", word, splat(zero_point, "int16", 8)) for word in words]
+        packed = shuffle([llvm(name, "int8x8", word) for word in words], range(16))
         return packed if dtype == "int8" else tirx.reinterpret("uint8x16", packed)
 
     def place_of(self, part: int, lane: int) -> int:
         return part * 4 + lane
+
+    def arrange(self, quads: np.ndarray) -> np.ndarray:
+        return quads.reshape(*quads.shape[:-2], self.bytes)
 
 
 @dataclass(frozen=True)
@@ -45,27 +87,178 @@ class Dotprod(Neon):
     Unsigned activations are shifted by 128.
     """
 
-    quads: ClassVar[int] = 4
+    together: ClassVar[int] = 4
 
     def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
-        return (tirx.reinterpret("int8x16", self.loaded(tirx.reinterpret(f"{dtype}x16", x), dtype)),)
+        return (_signed(x, dtype),)
 
-    def loaded(self, x: Expr, dtype: str) -> Expr:
-        return x ^ splat(128, "uint8", 16) if dtype == "uint8" else x
+    def kept(self, x: list[Expr], dtype: str) -> list[Expr]:
+        return [x[0] ^ splat(128, "uint8", 16)] if dtype == "uint8" else x
 
-    def quad(self, x: Expr, index: int, dtype: str) -> tuple[Expr, ...]:
-        words = tirx.reinterpret("int32x4", x)
-        return (tirx.reinterpret("int8x16", tirx.Broadcast(shuffle([words], [index]), 4)),)
+    def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
+        return (_element(kept[0], index),)
 
     def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
         # The repeated quad has to be the last operand for LLVM to choose the form by element.
         return llvm(f"{_NEON}.sdot", "int32x4", acc, load(weights, offset, self.bytes), x[0])
 
+    def bias_offset(self, dtype: str) -> int:
+        return -128 if dtype == "uint8" else 0
+
+
+@dataclass(frozen=True)
+class Mixed(Dotprod):
+    """ARMv8.6 i8mm: `sdot`, and `sudot` or `usdot` for unsigned activations as they are."""
+
+    def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
+        return (tirx.reinterpret(f"{dtype}x16", x),)
+
+    def kept(self, x: list[Expr], dtype: str) -> list[Expr]:
+        return x
+
+    def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
+        return (tirx.reinterpret(f"{dtype}x16", _element(kept[0], index)),)
+
+    def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
+        if str(x[0].ty.dtype).startswith("int8"):
+            return super().dot(acc, x, weights, offset)
+        # LLVM takes `sudot` by element for a repeated unsigned operand.
+        return llvm(f"{_NEON}.usdot", "int32x4", acc, x[0], load(weights, offset, self.bytes))
+
+    def bias_offset(self, dtype: str) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Mmla(Neon):
+    """ARMv8.6 i8mm: `smmla` and `usmmla`, two pixels by two channels and eight reduction elements."""
+
+    depth: ClassVar[int] = 2 * QUAD
+    pixels: ClassVar[int] = 2
+    together: ClassVar[int] = 2
+    form: ClassVar[str] = "-mmla"
+
+    def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
+        return (x,)
+
+    def kept(self, x: list[Expr], dtype: str) -> list[Expr]:
+        return [shuffle(x, [*range(i, i + 8), *range(i + 16, i + 24)]) for i in (0, 8)]
+
+    def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
+        return (kept[index],)
+
+    def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
+        name = "smmla" if str(x[0].ty.dtype).startswith("int8") else "usmmla"
+        return llvm(f"{_NEON}.{name}", "int32x4", acc, x[0], load(weights, offset, self.bytes))
+
+    def bias_offset(self, dtype: str) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Widening(Neon):
+    """ARMv8.0, without a dot product: several instructions a quad, whose temporaries need registers as well."""
+
+    def fits(self, pixels: int, vectors: int) -> bool:
+        return super().fits(pixels, vectors) and vectors <= _MOST_VECTORS
+
+
+@dataclass(frozen=True)
+class Long(Widening):
+    """ARMv8.0: `smlal` of four widened weights with one widened activation of eight that a register holds."""
+
+    together: ClassVar[int] = 2
+    form: ClassVar[str] = "-long"
+
+    def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
+        words = tirx.reinterpret(f"{dtype}x16", x).astype("int16x16")
+        return tuple(shuffle([words], range(j, 16, QUAD)) for j in range(QUAD))
+
+    def registers_of(self, dtype: str) -> list[tuple[int, str]]:
+        return [(8, "int16")]
+
+    def kept(self, x: list[Expr], dtype: str) -> list[Expr]:
+        return [x[0].astype("int16x8")]
+
+    def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
+        return tuple(tirx.Broadcast(shuffle([kept[0]], [index * QUAD + j]), 4) for j in range(QUAD))
+
+    def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
+        for j, word in enumerate(x):
+            wide = load(weights, offset + j // 2 * 8, 8).astype("int16x8")
+            half = shuffle([wide], range(j % 2 * 4, j % 2 * 4 + 4))
+            acc = acc + llvm(f"{_NEON}.smull", "int32x4", half, word)
+        return acc
+
     def arrange(self, quads: np.ndarray) -> np.ndarray:
-        return quads.reshape(*quads.shape[:-2], self.bytes)
+        return np.moveaxis(quads, -1, -2).reshape(*quads.shape[:-2], self.bytes)
+
+    def bias_offset(self, dtype: str) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Pairs(Widening):
+    """ARMv8.0: products of bytes in int16, two of them added there, then pairs of lanes in int32.
+
+    Two products of -128 by -128 do not fit int16. Unsigned activations are shifted by 128.
+    """
+
+    together: ClassVar[int] = 4
+
+    def takes(self, weights: np.ndarray) -> bool:
+        return weights.min() > -128
+
+    def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
+        pairs = tirx.reinterpret("int16x8", _signed(x, dtype))
+        return tuple(tirx.reinterpret("int8x8", shuffle([pairs], range(i, 8, 2))) for i in (0, 1))
+
+    def kept(self, x: list[Expr], dtype: str) -> list[Expr]:
+        return [x[0] ^ splat(128, "uint8", 16)] if dtype == "uint8" else x
+
+    def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
+        pairs = tirx.reinterpret("int16x8", kept[0])
+        repeated = [tirx.Broadcast(shuffle([pairs], [2 * index + i]), 4) for i in (0, 1)]
+        return tuple(tirx.reinterpret("int8x8", pair) for pair in repeated)
+
+    def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
+        half = self.bytes // 2
+        low, high = (
+            llvm(f"{_NEON}.smull", "int16x8", load(weights, offset + i * half, half), pair) for i, pair in enumerate(x)
+        )
+        return acc + llvm(f"{_NEON}.saddlp", "int32x4", low + high)
+
+    def arrange(self, quads: np.ndarray) -> np.ndarray:
+        pairs = quads.reshape(*quads.shape[:-1], 2, 2)
+        return np.moveaxis(pairs, -2, -3).reshape(*quads.shape[:-2], self.bytes)
 
     def bias_offset(self, dtype: str) -> int:
         return -128 if dtype == "uint8" else 0
 
 
-ISAS: dict[str, tuple[Isa, ...]] = {"dotprod": (Dotprod(4, 32, 16, 1.0, 0.0, 0.0),)}
+def _signed(x: Expr, dtype: str) -> Expr:
+    x = tirx.reinterpret(f"{dtype}x16", x)
+    return tirx.reinterpret("int8x16", x ^ splat(128, "uint8", 16)) if dtype == "uint8" else x
+
+
+def _element(x: Expr, index: int) -> Expr:
+    """One quad of 16 bytes in every lane."""
+    words = tirx.reinterpret("int32x4", x)
+    return _bytes(tirx.Broadcast(shuffle([words], [index]), 4))
+
+
+def _bytes(x: Expr) -> Expr:
+    return tirx.reinterpret("int8x16", x)
+
+
+_DOTPROD = Dotprod(4, 32, 20, 1.0, 0.0, 0.0)
+_MIXED = Mixed(4, 32, 20, 1.0, 0.0, 0.0)
+_LONG = Long(4, 32, 14, 4.0, 0.25, 1.0)
+
+ISAS: dict[str, tuple[Isa, ...]] = {"dotprod": (_DOTPROD,), "i8mm": (_MIXED,), "neon": (_LONG,)}
+"""What lowering asks of an ARM CPU; see `TargetSpec.kernels`."""
+PRODUCT_ISAS: dict[str, tuple[Isa, ...]] = {
+    "dotprod": (_DOTPROD,),
+    "i8mm": (Mmla(4, 32, 24, 1.0, 0.5, 0.0), _MIXED),
+    "neon": (Pairs(4, 32, 12, 3.0, 2.0, 0.5), _LONG),
+}

@@ -1,5 +1,8 @@
 """The 64-bit ARM targets: `arm-cpu` is any core with the dot product, others name a core.
 
+Instruction sets: `neon` (ARMv8.0), `dotprod` (ARMv8.2), `i8mm` (ARMv8.6; code for these keeps off the vectors of
+unknown length that the cores also have).
+
 Feature levels and the cores that have them: the Arm Cortex and Neoverse technical reference manuals.
 """
 
@@ -22,15 +25,27 @@ _DOTPROD = TargetSpec(
     constant_rhs_only=False,
     toolchain=AARCH64_LINUX,
 )
+_INSTRUCTION_SETS = {
+    "dotprod": ("cortex-a55", "cortex-a76", "cortex-a78"),
+    "i8mm": ("cortex-a510", "cortex-a710", "cortex-x2", "neoverse-n2"),
+    "neon": ("cortex-a53",),
+}
 _SPECS = {
     "arm-cpu": _DOTPROD,
     **{
-        name: replace(_DOTPROD, name=name)
-        for name in ("arm-cpu:cortex-a55", "arm-cpu:cortex-a76", "arm-cpu:cortex-a78")
+        f"arm-cpu:{core}": replace(
+            _DOTPROD, name=f"arm-cpu:{core}", instruction_set=instruction_set, narrow_weights=instruction_set == "neon"
+        )
+        for instruction_set, cores in _INSTRUCTION_SETS.items()
+        for core in cores
     },
 }
-_ATTRIBUTES = {"dotprod": ["+neon", "+dotprod"]}
-_FLAGS = {"dotprod": ("asimd", "asimddp")}
+_ATTRIBUTES = {
+    "dotprod": ["+neon", "+dotprod"],
+    "i8mm": ["+neon", "+dotprod", "+i8mm", "-sve"],
+    "neon": ["+neon"],
+}
+_FLAGS = {"dotprod": ("asimd", "asimddp"), "i8mm": ("asimd", "asimddp", "i8mm"), "neon": ("asimd",)}
 _GENERIC_CORE = "cortex-a76"
 """The core whose latencies LLVM schedules for where none is named."""
 

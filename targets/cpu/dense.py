@@ -2,10 +2,10 @@
 
 Every output pixel is a sum over `taps` runs of `run` contiguous bytes of the activation. In a channels-last
 image one kernel row is one run of `kw * ic` bytes; a dilated or grouped kernel has a run for each tap. Runs
-are cut into quads, the last one filled up with zero weights; an instruction set may load several quads at once,
-so that up to 15 bytes past a run are read.
+are cut into dot products of `Isa.depth` elements, the last one filled up with zero weights; an instruction set may
+load the activations of several at once, so that up to 15 bytes past a run are read.
 
-Weights are packed `[block][tap row][tap column][quad][vector][4 * lanes]`: a block is one sequential stream.
+Weights are packed `[block][tap row][tap column][dot product][vector][Isa.bytes]`: a block is one sequential stream.
 Where a tile does not divide the output, the last tile is moved back to end with it: some outputs are computed
 twice.
 """
@@ -33,21 +33,16 @@ from qcompiler.lowering.tir import (
     int32,
     load,
     loop,
+    loops_of,
     prefetch,
     reorder,
-    store,
 )
 from qcompiler.lowering.workload import Requantize
-from qcompiler.targets.cpu.epilogue import Epilogue, Part, is_bounded
-from qcompiler.targets.cpu.isa import QUAD, Isa, isa_of
+from qcompiler.targets.cpu.epilogue import PARTS, Epilogue, start_of
+from qcompiler.targets.cpu.isa import Isa, product_isas_of
+from qcompiler.targets.cpu.products import Products
 from qcompiler.targets.spec import TargetSpec
 
-_EPILOGUE_COST = 4.0
-"""Cycles to requantize and store one accumulator."""
-_TILE_COST = 12.0
-"""Cycles of loop control and address arithmetic for one tile."""
-_DOT_LATENCY = 5.0
-"""Cycles before an accumulator can take its next dot product."""
 _FIRST_LEVEL_CACHE = 24 * 1024
 """Bytes of weights that stay in the first-level cache beside the activations."""
 
@@ -74,15 +69,13 @@ class Dense:
     """Output channels of one group."""
     x_dtype: str
 
-    @property
-    def quads(self) -> int:
-        """Quads of one run."""
-        return -(-self.run // QUAD)
+    def dots(self, depth: int) -> int:
+        """Dot products of `depth` elements in one run."""
+        return -(-self.run // depth)
 
-    @property
-    def steps(self) -> int:
-        """Dot products that one accumulator takes."""
-        return self.taps[0] * self.taps[1] * self.quads
+    def steps(self, depth: int) -> int:
+        """Dot products of `depth` elements that one accumulator takes."""
+        return self.taps[0] * self.taps[1] * self.dots(depth)
 
 
 @dataclass(frozen=True)
@@ -96,33 +89,38 @@ class RegisterTile:
         return self.rows * self.columns
 
 
-def choose_tile(dense: Dense, isa: Isa) -> RegisterTile:
-    """The tile with the fewest estimated cycles."""
+def choose_tile(dense: Dense, isa: Isa) -> RegisterTile | None:
+    """The tile with the fewest estimated cycles; None if the grid is too small for the instruction set."""
+    return min(_tiles(dense, isa), key=lambda tile: (_cycles(dense, tile, isa), -tile.columns), default=None)
+
+
+def choose(dense: Dense, isas: Sequence[Isa]) -> tuple[Isa, RegisterTile]:
+    """The instruction set and its tile with the fewest estimated cycles; the last instruction set takes any grid."""
+    chosen = [(isa, tile) for isa in isas if (tile := choose_tile(dense, isa)) is not None]
+    return min(chosen, key=lambda choice: _cycles(dense, choice[1], choice[0]))
+
+
+def _tiles(dense: Dense, isa: Isa) -> list[RegisterTile]:
     _, height, width = dense.grid
-    needed = -(-dense.channels // isa.lanes)
-    tiles = (
+    needed, most = -(-dense.channels // isa.channels), isa.accumulators * isa.pixels
+    return [
         RegisterTile(rows, columns, vectors)
-        for rows, columns, vectors in product(
-            range(1, min(height, isa.accumulators) + 1),
-            range(1, min(width, isa.accumulators) + 1),
-            range(1, min(needed, isa.accumulators) + 1),
-        )
-        if rows * columns * vectors <= isa.accumulators
-    )
-    return min(tiles, key=lambda tile: (_cycles(dense, tile, isa), -tile.columns))
+        for rows in range(1, min(height, most) + 1)
+        for columns in range(1, min(width, most // rows) + 1)
+        for vectors in range(1, min(needed, most // (rows * columns)) + 1)
+        if rows * columns % isa.pixels == 0 and isa.fits(rows * columns, vectors)
+    ]
 
 
 def _cycles(dense: Dense, tile: RegisterTile, isa: Isa) -> float:
     _, height, width = dense.grid
-    blocks = -(-dense.channels // (isa.lanes * tile.vectors))
+    blocks = -(-dense.channels // (isa.channels * tile.vectors))
     count = -(-height // tile.rows) * -(-width // tile.columns) * blocks
-    accumulators = tile.pixels * tile.vectors
-    loads = (tile.pixels + tile.vectors) * 0.5
-    arithmetic = accumulators * isa.dot_cost + tile.pixels * isa.operand_cost + tile.vectors * isa.weight_cost
-    issue = (accumulators + tile.pixels + tile.vectors) / 4
-    step = max(arithmetic, loads, issue, _DOT_LATENCY) + 0.1 * loads
-    narrowings = -(-accumulators // 4) * 4
-    return count * (dense.steps * step + narrowings * _EPILOGUE_COST * 0.5 + accumulators + _TILE_COST)
+    accumulators = tile.pixels * tile.vectors // isa.pixels
+    steps = dense.steps(isa.depth)
+    narrowings = -(-accumulators // PARTS) * PARTS
+    step = isa.step_cycles(tile.pixels, tile.vectors, dense.dots(isa.depth), steps)
+    return dense.groups * count * (steps * step + narrowings * isa.narrow_cost + accumulators + isa.tile_cost)
 
 
 @dataclass(frozen=True)
@@ -153,12 +151,12 @@ def channel_blocks(channels: int, vectors: int, lanes: int) -> ChannelBlocks:
 def pack_weights(weights: np.ndarray, blocks: ChannelBlocks, isa: Isa) -> np.ndarray:
     """`[group, channel, tap row, tap column, run]` as packed `[group * block, bytes of a block]`."""
     run = weights.shape[-1]
-    quads = -(-run // QUAD)
-    filled = np.zeros((*weights.shape[:-1], quads * QUAD), np.int8)
+    dots = -(-run // isa.depth)
+    filled = np.zeros((*weights.shape[:-1], dots * isa.depth), np.int8)
     filled[..., :run] = weights
     chosen = np.where(blocks.channels[..., None, None, None] < 0, 0, filled[:, blocks.channels])
-    # to [group, block, tap row, tap column, quad, vector, lane, 4]
-    shape = (*chosen.shape[:-1], quads, QUAD)
+    # to [group, block, tap row, tap column, dot product, vector, channel, depth]
+    shape = (*chosen.shape[:-1], dots, isa.depth)
     ordered = chosen.reshape(shape).transpose(0, 1, 4, 5, 6, 2, 3, 7)
     return np.ascontiguousarray(isa.arrange(ordered)).reshape(ordered.shape[0] * ordered.shape[1], -1)
 
@@ -195,12 +193,12 @@ def dense_tile(
     channels. `batch_of` gives the entry of `weights` and `bias` that an image uses, where there are several.
     """
     images, height, width = dense.grid
-    blocks = channel_blocks(dense.channels, tile.vectors, isa.lanes)
+    blocks = channel_blocks(dense.channels, tile.vectors, isa.channels)
     count = len(blocks.channels)
-    vectors = tile.vectors
-    quad_bytes = vectors * isa.bytes
-    block_bytes = dense.steps * quad_bytes
-    block_lanes = vectors * isa.lanes
+    step_bytes = tile.vectors * isa.bytes
+    dots, steps = dense.dots(isa.depth), dense.steps(isa.depth)
+    block_bytes = steps * step_bytes
+    block_lanes = tile.vectors * isa.lanes
     loops = {
         "n": images,
         "h": -(-height // tile.rows),
@@ -208,65 +206,47 @@ def dense_tile(
         "c": dense.groups * count,
     }
     weight_bytes = math.prod(int(extent) for extent in weights.shape)
-    prefetched = prefetch_step(loops["h"] * loops["w"], quad_bytes, weight_bytes)
+    prefetched = prefetch_step(loops["h"] * loops["w"], step_bytes, weight_bytes) if isa.prefetches else 0
 
     def body(n: Expr, h: Expr, w: Expr, c: Expr) -> list[Stmt]:
         row = tile_start(h, tile.rows, height)
         column = tile_start(w, tile.columns, width)
         group, inner = (int32(0), c) if dense.groups == 1 else (c // count, c % count)
         packed = c if batch_of is None else batch_of(n) * (dense.groups * count) + c
-        parameter = c * block_lanes
         x_base = _dot(dense.x_steps, (n, row, column)) + (group * dense.run + dense.x_origin)
         channel = tile_start(inner, blocks.span, dense.channels) + group * dense.channels
         y_base = _dot(dense.y_steps, (n, row, column)) + (channel + dense.y_origin)
         pixels = list(product(range(tile.rows), range(tile.columns)))
-        accumulators = [[result.local(isa.lanes, "int32") for _ in range(vectors)] for _ in pixels]
+        products = Products.of(result, isa, x, dense.x_dtype, tile.pixels, tile.vectors)
 
-        def initial(pixel: tuple[int, int], vector: int) -> Expr:
+        def initial(group: int, vector: int) -> Expr:
             value = load(bias, packed * block_lanes + vector * isa.lanes, isa.lanes)
             if row_terms is None:
                 return value
             image = n if dense.x_steps[0] else int32(0)
-            index = (image * height + row + pixel[0]) * width + column + pixel[1]
+            i, j = pixels[group]
+            index = (image * height + row + i) * width + column + j
             return value + tirx.Broadcast(load(row_terms, index), isa.lanes)
-
-        group = isa.quads
-        held = [result.local(group * QUAD, dense.x_dtype) for _ in pixels] if group > 1 else []
 
         def step(tap_row: Expr, tap_column: Expr, first: Expr, count: int) -> list[Stmt]:
             """Products with `count` quads from `first`, which are loaded together."""
-            source = x_base + tap_row * dense.tap_steps[0] + tap_column * dense.tap_steps[1] + first * QUAD
-            flat = (tap_row * dense.taps[1] + tap_column) * dense.quads + first
-            weight = packed * block_bytes + flat * quad_bytes
+            source = x_base + tap_row * dense.tap_steps[0] + tap_column * dense.tap_steps[1] + first * isa.depth
+            flat = (tap_row * dense.taps[1] + tap_column) * dots + first
             statements = []
             if prefetched:
-                ahead = ((h * loops["w"] + w) * dense.steps + flat) * prefetched
+                ahead = ((h * loops["w"] + w) * steps + flat) * prefetched
                 following = (packed + 1) * block_bytes + ahead
                 statements.append(prefetch(weights, tirx.min(following, int32(weight_bytes - 1))))
             offsets = [source + (i * dense.x_steps[1] + j * dense.x_steps[2]) for i, j in pixels]
-            values = [isa.loaded(load(x, offset, group * QUAD), dense.x_dtype) for offset in offsets]
-            for i, vector in enumerate(held):
-                statements.append(store(vector, 0, values[i], group * QUAD))
-                values[i] = load(vector, 0, group * QUAD)
-            for quad, (value, accumulator) in product(range(count), zip(values, accumulators, strict=True)):
-                operand = isa.quad(value, quad, dense.x_dtype)
-                for v, acc in enumerate(accumulator):
-                    total = isa.dot(
-                        load(acc, 0, isa.lanes), operand, weights, weight + (quad * quad_bytes + v * isa.bytes)
-                    )
-                    statements.append(store(acc, 0, total, isa.lanes))
-            return statements
+            return statements + products.add(offsets, weights, packed * block_bytes + flat * step_bytes, count)
 
         def run(tap_row: Expr, tap_column: Expr) -> list[Stmt]:
-            whole, rest = divmod(dense.quads, group)
+            group = isa.together
+            whole, rest = divmod(dots, group)
             statements = loop(whole, lambda i: step(tap_row, tap_column, i * group, group), "quads") if whole else []
             return statements + (step(tap_row, tap_column, int32(whole * group), rest) if rest else [])
 
-        statements = [
-            store(acc, 0, initial(pixel, v), isa.lanes)
-            for pixel, accumulator in zip(pixels, accumulators, strict=True)
-            for v, acc in enumerate(accumulator)
-        ]
+        statements = products.start(initial)
         statements += loop(
             dense.taps[0],
             lambda tap_row: loop(
@@ -276,17 +256,8 @@ def dense_tile(
             ),
             "tap_row",
         )
-        parts = [
-            Part(
-                acc,
-                parameter + v * isa.lanes,
-                y_base + (i * dense.y_steps[1] + j * dense.y_steps[2] + blocks.starts[v]),
-                (i * tile.columns + j, blocks.starts[v]),
-                blocks.lanes,
-            )
-            for (i, j), accumulator in zip(pixels, accumulators, strict=True)
-            for v, acc in enumerate(accumulator)
-        ]
+        outputs = [y_base + (i * dense.y_steps[1] + j * dense.y_steps[2]) for i, j in pixels]
+        parts = products.parts(c * block_lanes, outputs, blocks.starts, blocks.lanes)
         return statements + epilogue.store(result, y, parts)
 
     reads = [x, weights, bias, *epilogue.parameters, *([] if row_terms is None else [row_terms])]
@@ -294,7 +265,7 @@ def dense_tile(
     return result
 
 
-def prefetch_step(tiles: int, quad_bytes: int, weight_bytes: int) -> int:
+def prefetch_step(tiles: int, step_bytes: int, weight_bytes: int) -> int:
     """Bytes by which each dot product of a tile moves a prefetch through the next block of weights; 0 for none.
 
     The `tiles` that share a block fetch all of the next one into the second-level cache meanwhile. Many tiles hide
@@ -302,14 +273,37 @@ def prefetch_step(tiles: int, quad_bytes: int, weight_bytes: int) -> int:
     """
     if not 1 < tiles <= _PREFETCHING_TILES or weight_bytes <= _FIRST_LEVEL_CACHE:
         return 0
-    return -(-quad_bytes // tiles)
+    return -(-step_bytes // tiles)
 
 
-def schedule_tile(params: Sequence[Buffer], tiles: Sequence[Tile], weight_bytes: int) -> Schedule:
-    """The kernel's schedule: channel blocks innermost if all weights stay in the first-level cache."""
+def schedule_tile(params: Sequence[Buffer], tiles: Sequence[Tile], weight_bytes: int, stripe: int = 0) -> Schedule:
+    """The kernel's schedule: channel blocks innermost if all weights stay in the first-level cache.
+
+    Then `stripe`, if not 0, is the number of neighbouring tiles that take one block of channels after the other.
+    """
     schedule = function(params, tiles)
-    reorder(schedule, "tile", "nhwc" if weight_bytes <= _FIRST_LEVEL_CACHE else "nchw")
+    if weight_bytes > _FIRST_LEVEL_CACHE:
+        reorder(schedule, "tile", "nchw")
+    elif stripe:
+        loops = loops_of(schedule, "tile")
+        outer, inner = schedule.split(loops["w"], [None, stripe])
+        schedule.reorder(loops["n"], loops["h"], outer, loops["c"], inner)
+    else:
+        reorder(schedule, "tile", "nhwc")
     return schedule
+
+
+def stripe_of(dense: Dense, tile: RegisterTile, isa: Isa) -> int:
+    """Tiles of a row whose activations and results stay in the second-level cache; 0 if one tile is enough.
+
+    A block's weights can stay in registers, while a single tile's activations would.
+    """
+    if not isa.stripe_bytes:
+        return 0
+    tiles = -(-dense.grid[2] // tile.columns)
+    size = tile.rows * tile.columns * (dense.x_steps[2] + dense.y_steps[2])
+    most = max(1, isa.stripe_bytes // size)
+    return max(count for count in range(1, min(tiles, most) + 1) if tiles % count == 0)
 
 
 def constant_kernel(
@@ -323,22 +317,22 @@ def constant_kernel(
     spec: TargetSpec,
 ) -> Kernel:
     """A matrix product with constant weights, int8 `[group, channel, tap row, tap column, run]`."""
-    isa = isa_of(spec)
-    tile = choose_tile(dense, isa)
-    blocks = channel_blocks(dense.channels, tile.vectors, isa.lanes)
+    isa, tile = choose(dense, [isa for isa in product_isas_of(spec) if isa.takes(weights)])
+    blocks = channel_blocks(dense.channels, tile.vectors, isa.channels)
     packed = pack_weights(weights, blocks, isa)
     sums = weights.sum((2, 3, 4), np.int64).reshape(-1)
-    shifted = bias - isa.bias_offset(dense.x_dtype) * sums
-    constants = (packed, *packed_parameters(shifted, requantize, dense.groups, blocks.channels))
+    start = start_of(isa, requantize, acc_bound)
+    shifted = bias + start - isa.bias_offset(dense.x_dtype) * sums
+    constants = (packed, *packed_parameters(shifted, requantize, dense.groups, isa.spread(blocks.channels)))
     buffers = constant_buffers(constants)
-    epilogue = Epilogue(isa, requantize, buffers[2:], is_bounded(requantize, acc_bound))
+    epilogue = Epilogue(isa, requantize, buffers[2:], acc_bound, start)
     block = dense_tile(dense, tile, isa, x, buffers[0], buffers[1], epilogue, y)
-    schedule = schedule_tile([x, *buffers, y], [block], packed.nbytes)
-    return Kernel(schedule.mod["main"], rule_name(spec, "dense", tile), constants)
+    schedule = schedule_tile([x, *buffers, y], [block], packed.nbytes, stripe_of(dense, tile, isa))
+    return Kernel(schedule.mod["main"], rule_name(spec, isa, "dense", tile), constants)
 
 
-def rule_name(spec: TargetSpec, rule: str, tile: RegisterTile) -> str:
-    return f"{spec.instruction_set}-{rule}-{tile.pixels}x{tile.vectors}"
+def rule_name(spec: TargetSpec, isa: Isa, rule: str, tile: RegisterTile) -> str:
+    return f"{spec.instruction_set}{isa.form}-{rule}-{tile.pixels}x{tile.vectors}"
 
 
 def tile_start(index: Expr, size: int, extent: int) -> Expr:

@@ -27,7 +27,7 @@ from qcompiler.lowering.tir import (
 )
 from qcompiler.lowering.workload import ConvWorkload
 from qcompiler.targets.cpu.dense import packed_parameters, tile_start
-from qcompiler.targets.cpu.epilogue import PARTS, STORED, Epilogue, is_bounded
+from qcompiler.targets.cpu.epilogue import PARTS, STORED, Epilogue, start_of
 from qcompiler.targets.cpu.isa import BYTES, QUAD, Isa, isas_of
 from qcompiler.targets.spec import TargetSpec
 
@@ -87,13 +87,13 @@ def conv_depthwise(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray
     table = np.where(order < stored, np.add.outer(starts, order), -1)
     packed = _pack(weights, table, window, isa)
     shifted = bias.astype(np.int64) - isa.bias_offset(workload.x_dtype) * weights.sum((1, 2, 3), np.int64)
-    constants = (packed, *packed_parameters(shifted, workload.requantize, 1, table))
+    start = start_of(isa, workload.requantize, workload.acc_bound)
+    constants = (packed, *packed_parameters(shifted + start, workload.requantize, 1, table))
 
     x = buffer("x", workload.x_shape, workload.x_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
     weight_buffer, bias_buffer, *parameters = constant_buffers(constants)
-    bounded = is_bounded(workload.requantize, workload.acc_bound)
-    epilogue = Epilogue(isa, workload.requantize, parameters, bounded)
+    epilogue = Epilogue(isa, workload.requantize, parameters, workload.acc_bound, start)
     x_row, y_row = workload.x_shape[1], workload.y_shape[1]
     x_image, y_image = (shape[0] // workload.n * shape[1] for shape in (workload.x_shape, workload.y_shape))
     pairs = window.pairs

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from tvm import tirx
 
 from qcompiler.arithmetic.requantize import multiplier_fp32
-from qcompiler.lowering.requantize import clamp_float, requantize_expression
+from qcompiler.lowering.requantize import MAGIC, MAGIC_BITS, clamp_float, requantize_expression
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, load, shuffle, splat, store, vector
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.isa import Isa
@@ -22,19 +23,32 @@ STORED = ("uint8", "int8", "int16")
 
 _INT32_LIMIT = float((1 << 31) - 1024)
 """A float32 product proven not to exceed this rounds to an int32."""
+_INT16_LIMIT = float((1 << 15) - 2)
+"""A float32 product proven not to exceed this rounds to an int16."""
+_LARGEST_MAGIC = 1 << 22
+"""Integers below this in magnitude can be added to 1.5 * 2^23 without rounding."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """An accumulator, where the parameters of its channels start, and where its first lanes are stored."""
+class Target:
+    """Where the results of one pixel of an accumulator are stored."""
 
-    accumulator: Buffer
-    parameter: Expr | int
     output: Expr
     """Offset in the output's buffer."""
     position: tuple[int, int]
     """Any key of the output's row, and the element in it: parts that touch are stored together."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """An accumulator, where the parameters of its lanes start, and where each of its pixels is stored."""
+
+    accumulator: Buffer
+    parameter: Expr | int
+    targets: tuple[Target, ...]
+    """One for each of `Isa.pixels`."""
     lanes: int
+    """Channels of a pixel to be stored."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +58,21 @@ class Epilogue:
     isa: Isa
     requantize: Requantize
     parameters: Sequence[Buffer]
-    bounded: bool
-    """Whether the rounded product of the `fp32` form is proven to fit int32."""
+    acc_bound: int
+    """Proven upper bound of |accumulator|."""
+    start: int = 0
+    """What the accumulators hold beyond their value: 0 or `start_of` the kernel."""
 
     @property
     def saturates(self) -> bool:
         """Whether narrowing clamps: its saturation is not lost by a zero point that it adds."""
-        return self.bounded and not (self.requantize.out_dtype == "int16" and self.requantize.zero_point)
+        return _saturates(self.requantize, self.acc_bound)
+
+    @property
+    def halves(self) -> bool:
+        """Whether rounding leaves int16, by adding a constant that makes the integer the low bits of a float32."""
+        largest = _largest(self.requantize, self.acc_bound) + abs(self.requantize.zero_point)
+        return self.isa.adds_magic and self.saturates and largest < _INT16_LIMIT
 
     def stored(self, parts: Sequence[tuple[Buffer, Expr | int]]) -> Expr:
         """Stored integers of up to four (accumulator, parameter offset), in the order `Isa.narrow` gives."""
@@ -58,7 +80,9 @@ class Epilogue:
         rounded = [self._rounded(*part) for part in filled]
         requantize = self.requantize
         zero_point = requantize.zero_point if requantize.rounding == "fp32" else 0
-        packed = self.isa.narrow(rounded, zero_point, requantize.out_dtype)
+        if self.halves:
+            zero_point -= self._magic_zero_point
+        packed = self.isa.narrow(rounded, zero_point, requantize.out_dtype, self.halves)
         if self.saturates:
             limits, (lo, hi) = np.iinfo(requantize.out_dtype), requantize.clamp
             if lo > limits.min:
@@ -67,40 +91,70 @@ class Epilogue:
                 packed = tirx.min(packed, splat(hi, requantize.out_dtype, self.isa.bytes))
         return packed
 
+    @property
+    def _magic_zero_point(self) -> int:
+        """What of the zero point rounding can add: an even number, which leaves ties as they are."""
+        zero_point = self.requantize.zero_point
+        return 0 if zero_point % 2 else zero_point
+
     def _rounded(self, accumulator: Buffer, offset: Expr | int) -> Expr:
         lanes = self.isa.lanes
         acc = load(accumulator, 0, lanes)
         parameters = [load(parameter, offset, lanes) for parameter in self.parameters]
         if self.requantize.rounding != "fp32":
             return requantize_expression(acc, parameters, self.requantize, lanes)
-        if self.saturates:
-            return self.isa.round(acc.astype(vector("float32", lanes)) * parameters[0])
-        return self.isa.round(clamp_float(acc, parameters[0], self.requantize, lanes))
+        if not self.saturates:
+            return self.isa.round(clamp_float(acc, parameters[0], self.requantize, lanes))
+        real = acc.astype(vector("float32", lanes))
+        if self.start:
+            real = tirx.reinterpret(vector("float32", lanes), acc) - splat(MAGIC, "float32", lanes)
+        real = real * parameters[0]
+        if not self.halves:
+            return self.isa.round(real)
+        rounded = real + splat(MAGIC + self._magic_zero_point, "float32", lanes)
+        return tirx.reinterpret(vector("int32", lanes), rounded)
 
     def store(self, tile: Tile, output: Buffer, parts: Sequence[Part]) -> list[Stmt]:
         """Requantizes and stores `parts`, neighbouring ones together."""
         statements = []
-        for first in range(0, len(parts), PARTS):
-            group = parts[first : first + PARTS]
-            packed = tile.local(self.isa.bytes, self.requantize.out_dtype)
-            value = self.stored([(part.accumulator, part.parameter) for part in group])
-            statements.append(store(packed, 0, value, self.isa.bytes))
-            for run in _runs(group):
+        size, pixels = self.isa.bytes, self.isa.pixels
+        for first in range(0, len(parts), PARTS * pixels):
+            group = parts[first : first + PARTS * pixels]
+            narrowed = []
+            for i in range(0, len(group), PARTS):
+                narrowed.append(tile.local(size, self.requantize.out_dtype))
+                value = self.stored([(part.accumulator, part.parameter) for part in group[i : i + PARTS]])
+                statements.append(store(narrowed[-1], 0, value, size))
+            for pixel, run in product(range(pixels), _runs(group)):
                 lanes = sum(group[i].lanes for i in run)
-                order = [self.isa.place_of(i, lane) for i in run for lane in range(group[i].lanes)]
-                whole = load(packed, 0, self.isa.bytes)
-                piece = whole if order == list(range(self.isa.bytes)) else shuffle([whole], order)
-                statements.append(store(output, group[run[0]].output, piece, lanes))
+                used = range(run[0] // PARTS, run[-1] // PARTS + 1)
+                order = [
+                    (i // PARTS - used[0]) * size + self.isa.place_of(i % PARTS, pixel * self.isa.channels + lane)
+                    for i in run
+                    for lane in range(group[i].lanes)
+                ]
+                vectors = [load(narrowed[i], 0, size) for i in used]
+                piece = vectors[0] if order == list(range(size)) else shuffle(vectors, order)
+                statements.append(store(output, group[run[0]].targets[pixel].output, piece, lanes))
         return statements
+
+
+def start_of(isa: Isa, requantize: Requantize, acc_bound: int) -> int:
+    """What to add to the first value of every accumulator, for the conversion to float32 that is cheapest.
+
+    0x4B400000 plus a small integer are the bits of 1.5 * 2^23 plus that integer.
+    """
+    exact = acc_bound < _LARGEST_MAGIC
+    return MAGIC_BITS if isa.adds_magic and exact and _saturates(requantize, acc_bound) else 0
 
 
 def _runs(parts: Sequence[Part]) -> list[list[int]]:
     """Indices of `parts` cut where one does not start where the one before it ends."""
     runs: list[list[int]] = []
     for i, part in enumerate(parts):
-        row, column = part.position
+        row, column = part.targets[0].position
         before = parts[i - 1]
-        if i and before.position == (row, column - before.lanes):
+        if i and before.targets[0].position == (row, column - before.lanes):
             runs[-1].append(i)
         else:
             runs.append([i])
@@ -109,6 +163,13 @@ def _runs(parts: Sequence[Part]) -> list[list[int]]:
 
 def is_bounded(requantize: Requantize, acc_bound: int) -> bool:
     """Whether `|acc| * m` is proven to stay inside int32 for the `fp32` form."""
-    if requantize.rounding != "fp32":
-        return False
-    return acc_bound * float(multiplier_fp32(requantize.multiplier).max()) < _INT32_LIMIT
+    return requantize.rounding == "fp32" and _largest(requantize, acc_bound) < _INT32_LIMIT
+
+
+def _saturates(requantize: Requantize, acc_bound: int) -> bool:
+    return is_bounded(requantize, acc_bound) and not (requantize.out_dtype == "int16" and requantize.zero_point)
+
+
+def _largest(requantize: Requantize, acc_bound: int) -> float:
+    """Proven upper bound of `|acc| * m` in the `fp32` form."""
+    return acc_bound * float(multiplier_fp32(requantize.multiplier).max())

@@ -1,7 +1,8 @@
-"""What register tiles ask of an instruction set: one dot product over four bytes a lane, and narrowing its results.
+"""What register tiles ask of an instruction set: a dot product over a few bytes a lane, and narrowing its results.
 
-Activations and weights of a dot product come in groups of four reduction elements ("quads"): lane `i` of an
-accumulator gains `sum_{j<4} x[i, j] * w[i, j]`. All forms are exact.
+One `dot` adds the products of `depth` reduction elements to every lane of an accumulator, whose lanes are the
+`channels` of each of `pixels` pixels, pixel by pixel. Four elements are a quad: where `depth` is 4, lane `i`
+gains `sum_{j<4} x[i, j] * w[i, j]`. All forms are exact.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +22,9 @@ from qcompiler.targets.spec import TargetSpec
 QUAD = 4
 BYTES = ("uint8", "int8")
 """Types of the operands of a dot product."""
+
+_DOT_LATENCY = 5.0
+"""Cycles before an accumulator can take its next dot product."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,56 @@ class Isa(ABC):
     weight_cost: float
     """Cycles to make a weight ready for several `dot`, beyond its load."""
 
-    quads: ClassVar[int] = 1
-    """Quads of one pixel that are loaded together, into one vector."""
+    depth: ClassVar[int] = QUAD
+    """Reduction elements of one `dot`."""
+    pixels: ClassVar[int] = 1
+    """Pixels of one accumulator."""
+    together: ClassVar[int] = 1
+    """Dot products of one pixel whose activations are loaded together, into one vector."""
+    form: ClassVar[str] = ""
+    """What the names of rules say beside the instruction set, if it has several forms."""
+    stripe_bytes: ClassVar[int] = 0
+    """Bytes of activations and results to pass over for each block of small weights; 0 for those of one tile."""
+    prefetches: ClassVar[bool] = True
+    """Whether fetching the next block of weights ahead pays."""
+    adds_magic: ClassVar[bool] = False
+    """Whether small products are rounded by adding 1.5 * 2^23, which leaves an int16 in the low half of a lane."""
+    tile_cost: ClassVar[float] = 12.0
+    """Cycles of loop control and address arithmetic for one tile."""
+    narrow_cost: ClassVar[float] = 2.0
+    """Cycles to requantize and store one accumulator."""
 
     @property
     def bytes(self) -> int:
         return QUAD * self.lanes
+
+    @property
+    def channels(self) -> int:
+        """Channels of one accumulator."""
+        return self.lanes // self.pixels
+
+    def spread(self, channels: np.ndarray) -> np.ndarray:
+        """Channel numbers `[..., channels]` as those of the lanes of an accumulator."""
+        return np.concatenate([channels] * self.pixels, axis=-1)
+
+    def fits(self, pixels: int, vectors: int) -> bool:
+        """Whether a tile of so many pixels by vectors of channels stays in registers with its operands."""
+        return pixels * vectors <= self.accumulators * self.pixels
+
+    def takes(self, weights: np.ndarray) -> bool:
+        """Whether `dot` is exact with these int8 weights."""
+        return True
+
+    def step_cycles(self, pixels: int, vectors: int, dots: int, steps: int) -> float:
+        """Estimated cycles of one `dot` for every accumulator of a tile.
+
+        Each takes `steps` of them, over runs of `dots`.
+        """
+        accumulators = pixels * vectors
+        loads = (pixels + vectors) * 0.5
+        arithmetic = accumulators * self.dot_cost + pixels * self.operand_cost + vectors * self.weight_cost
+        issue = (accumulators + pixels + vectors) / 4
+        return max(arithmetic, loads, issue, _DOT_LATENCY) + 0.1 * loads
 
     def broadcast(self, quad: Expr) -> Expr:
         """Four bytes repeated in every lane."""
@@ -65,23 +114,28 @@ class Isa(ABC):
     def bias_offset(self, dtype: str) -> int:
         """What `operand` adds to every activation of type `dtype`."""
 
-    def loaded(self, x: Expr, dtype: str) -> Expr:
-        """What to keep of `4 * quads` loaded bytes of type `dtype`."""
+    def registers_of(self, dtype: str) -> list[tuple[int, str]]:
+        """Elements and type of each vector that `kept` gives; none if they need no register of their own."""
+        return []
+
+    def kept(self, x: list[Expr], dtype: str) -> list[Expr]:
+        """What `dots` of the instruction read: made of `depth * together` loaded bytes of each of its pixels."""
         return x
 
-    def quad(self, x: Expr, index: int, dtype: str) -> tuple[Expr, ...]:
-        """One quad of what `loaded` kept, in every lane, as the left operand of `dot`."""
-        return self.operand(self.broadcast(x), dtype)
+    def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
+        """The left operand of the dot product number `index` (below `together`) of what was `kept`."""
+        return self.operand(self.broadcast(kept[0]), dtype)
 
     @abstractmethod
     def round(self, real: Expr) -> Expr:
         """float32 to int32, half to even; the value must fit."""
 
     @abstractmethod
-    def narrow(self, parts: list[Expr], zero_point: int, dtype: str) -> Expr:
+    def narrow(self, parts: list[Expr], zero_point: int, dtype: str, halves: bool = False) -> Expr:
         """Four int32 vectors plus the zero point, saturated to `dtype`; `place_of` tells the elements' order.
 
-        The sums of int16 must fit int32; those of 8-bit types may lie anywhere.
+        The sums of int16 must fit int32; those of 8-bit types may lie anywhere. With `halves` (where the
+        instruction set `adds_magic`) only the low halves of the lanes count, as int16.
         """
 
     @abstractmethod
@@ -90,10 +144,20 @@ class Isa(ABC):
 
 
 def isas_of(spec: TargetSpec) -> tuple[Isa, ...]:
-    """The vector widths of a target, widest first: `ISAS` of the module `isa` beside its `kernels`."""
-    return import_module(f"{spec.kernels.rpartition('.')[0]}.isa").ISAS[spec.instruction_set]
+    """The vector widths of a target, widest first, exact with any operands and `depth` 4: `ISAS` (see `_module`)."""
+    return _module(spec).ISAS[spec.instruction_set]
 
 
 def isa_of(spec: TargetSpec) -> Isa:
     """The widest vectors of a target."""
     return isas_of(spec)[0]
+
+
+def product_isas_of(spec: TargetSpec) -> tuple[Isa, ...]:
+    """The forms of products with constant weights, preferred one first where costs are equal: `PRODUCT_ISAS`."""
+    return _module(spec).PRODUCT_ISAS[spec.instruction_set]
+
+
+def _module(spec: TargetSpec) -> ModuleType:
+    """The module `isa` beside the target's `kernels`: tables by the name of the instruction set."""
+    return import_module(f"{spec.kernels.rpartition('.')[0]}.isa")

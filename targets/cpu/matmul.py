@@ -33,7 +33,7 @@ from qcompiler.targets.cpu.dense import (
     ChannelBlocks,
     Dense,
     channel_blocks,
-    choose_tile,
+    choose,
     constant_kernel,
     dense_tile,
     pack_channels,
@@ -41,9 +41,10 @@ from qcompiler.targets.cpu.dense import (
     packed_parameters,
     rule_name,
     schedule_tile,
+    stripe_of,
     tile_start,
 )
-from qcompiler.targets.cpu.epilogue import STORED, Epilogue, is_bounded
+from qcompiler.targets.cpu.epilogue import STORED, Epilogue, start_of
 from qcompiler.targets.cpu.isa import BYTES, QUAD, Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
 
@@ -75,14 +76,16 @@ def matmul_packed(
         return None
     isa = isa_of(spec)
     dense = dense_of(workload)
-    tile = choose_tile(dense, isa)
+    _, tile = choose(dense, [isa])
     blocks = channel_blocks(workload.n, tile.vectors, isa.lanes)
     matrices = prod(workload.b_batch)
     factor = workload.a_zero_point + isa.bias_offset(workload.a_dtype)
-    start, *parameters = packed_parameters(_bias(workload, bias), workload.requantize, 1, blocks.channels)
+    magic = start_of(isa, workload.requantize, workload.acc_bound)
+    first = _bias(workload, bias) + magic
+    start, *parameters = packed_parameters(first, workload.requantize, 1, blocks.channels)
     a = buffer("a", workload.a_shape, workload.a_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
-    packed_shape = (matrices * len(blocks.channels), dense.steps * tile.vectors * isa.bytes)
+    packed_shape = (matrices * len(blocks.channels), dense.steps(QUAD) * tile.vectors * isa.bytes)
     inputs, constants, tiles, scratch = [a], list(parameters), [], []
     if b is None:
         right = buffer("b", workload.b_shape, workload.b_dtype)
@@ -99,7 +102,7 @@ def matmul_packed(
     else:
         signed = _signed(b).reshape(matrices, workload.k, workload.n)
         packed = [pack_weights(_as_channels(matrix), blocks, isa) for matrix in signed]
-        starts = _bias(workload, bias) - factor * signed.sum(1)
+        starts = first - factor * signed.sum(1)
         ordered = [pack_channels(row.astype(np.int32), 1, blocks.channels) for row in starts]
         constants = [np.concatenate(packed), np.concatenate(ordered), *parameters]
         buffers = constant_buffers(constants)
@@ -109,14 +112,13 @@ def matmul_packed(
         rows = buffer("rows", (prod(workload.a_batch) * workload.m,), "int32")
         scratch.append(rows)
         tiles.append(_row_terms_tile(workload, zero_point, a, rows))
-    epilogue = Epilogue(
-        isa, workload.requantize, parameter_buffers, is_bounded(workload.requantize, workload.acc_bound)
-    )
+    epilogue = Epilogue(isa, workload.requantize, parameter_buffers, workload.acc_bound, magic)
     batch_of = None if matrices == 1 else (lambda n: n)
     tiles.append(dense_tile(dense, tile, isa, a, weights, columns, epilogue, y, rows, batch_of))
-    schedule = schedule_tile([*inputs, *buffers, y, *scratch], tiles, int(np.prod(packed_shape)) // matrices)
+    weight_bytes = prod(packed_shape) // matrices
+    schedule = schedule_tile([*inputs, *buffers, y, *scratch], tiles, weight_bytes, stripe_of(dense, tile, isa))
     shapes = tuple((tuple(int(n) for n in s.shape), str(s.dtype)) for s in scratch)
-    return Kernel(schedule.mod["main"], rule_name(spec, "packed", tile), tuple(constants), shapes)
+    return Kernel(schedule.mod["main"], rule_name(spec, isa, "packed", tile), tuple(constants), shapes)
 
 
 def matmul_generic(workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec) -> Kernel:
@@ -241,7 +243,7 @@ def _pack_tile(
             statements = []
             for v, total in enumerate(sums):
                 offsets = [source + (quad * QUAD + j) * n + blocks.starts[v] for j in range(rows)]
-                target = block * (dense.quads * quad_bytes) + quad * quad_bytes + v * isa.bytes
+                target = block * (dense.dots(QUAD) * quad_bytes) + quad * quad_bytes + v * isa.bytes
                 statements.append(store(packed, target, quad_of(offsets), isa.bytes))
                 value = isa.dot(load(total, 0, lanes), ones, packed, target)
                 statements.append(store(total, 0, value, lanes))

@@ -22,7 +22,7 @@ class X86(Isa):
     def round(self, real: Expr) -> Expr:
         return llvm("llvm.lrint", f"int32x{self.lanes}", real)
 
-    def narrow(self, parts: list[Expr], zero_point: int, dtype: str) -> Expr:
+    def narrow(self, parts: list[Expr], zero_point: int, dtype: str, halves: bool = False) -> Expr:
         half = self.lanes * 2
         if dtype == "int16" and zero_point:
             parts = [part + splat(zero_point, "int32", self.lanes) for part in parts]
@@ -108,3 +108,4 @@ ISAS: dict[str, tuple[Isa, ...]] = {
     "avx2": tuple(Madd(n, 16, 9, 1.3, 0.7, 0.7, *_PACKS[n], _MADDS[n]) for n in (8, 4)),
     "portable": (Madd(4, 16, 6, 1.5, 1.3, 1.3, *_PACKS[4], _MADDS[4]),),
 }
+PRODUCT_ISAS = {name: isas[:1] for name, isas in ISAS.items()}
