@@ -244,6 +244,13 @@ def test_options_of_the_emulator(bundle: EmulatedBundle) -> None:
         bundle.execute("run", [{"image": images(1)[0]}], options=["-no-such-option"])
 
 
+def test_cpu_without_the_instructions(bundle: EmulatedBundle) -> None:
+    """The emulated core has those of the target, and no others."""
+    assert bundle.toolchain.emulator[1:] == ("-cpu", "cortex-a76")
+    with pytest.raises(BundleError, match="Illegal instruction"):
+        bundle.execute("run", [{"image": images(1)[0]}], options=["-cpu", "cortex-a53"])
+
+
 def test_trace_has_the_values_of_the_ir(bundle: EmulatedBundle) -> None:
     traced = bundle.trace({"image": images(1)[0]}, logical=True)
     assert list(traced) == list(bundle.manifest.values)

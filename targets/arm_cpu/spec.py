@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qcompiler.targets.spec import TargetSpec
-from qcompiler.targets.toolchain import AARCH64_LINUX
+from qcompiler.targets.toolchain import AARCH64_LINUX, Toolchain
 
 _DOTPROD = TargetSpec(
     name="arm-cpu",
@@ -23,18 +23,31 @@ _DOTPROD = TargetSpec(
     narrow_weights=False,
     weight_zero_point_cost=1.1,
     constant_rhs_only=False,
-    toolchain=AARCH64_LINUX,
 )
 _INSTRUCTION_SETS = {
     "dotprod": ("cortex-a55", "cortex-a76", "cortex-a78"),
     "i8mm": ("cortex-a510", "cortex-a710", "cortex-x2", "neoverse-n2"),
     "neon": ("cortex-a53",),
 }
+_EMULATED_CPUS = {"dotprod": "cortex-a76", "i8mm": "max", "neon": "cortex-a53"}
+"""A core that QEMU knows and that has no other instructions than the set's; of those with `i8mm` it knows only one that
+has everything."""
+
+
+def _toolchain(instruction_set: str) -> Toolchain:
+    emulator = (*AARCH64_LINUX.emulator, "-cpu", _EMULATED_CPUS[instruction_set])
+    return replace(AARCH64_LINUX, emulator=emulator)
+
+
 _SPECS = {
-    "arm-cpu": _DOTPROD,
+    "arm-cpu": replace(_DOTPROD, toolchain=_toolchain("dotprod")),
     **{
         f"arm-cpu:{core}": replace(
-            _DOTPROD, name=f"arm-cpu:{core}", instruction_set=instruction_set, narrow_weights=instruction_set == "neon"
+            _DOTPROD,
+            name=f"arm-cpu:{core}",
+            instruction_set=instruction_set,
+            narrow_weights=instruction_set == "neon",
+            toolchain=_toolchain(instruction_set),
         )
         for instruction_set, cores in _INSTRUCTION_SETS.items()
         for core in cores
