@@ -83,13 +83,7 @@ class Epilogue:
         if self.halves:
             zero_point -= self._magic_zero_point
         packed = self.isa.narrow(rounded, zero_point, requantize.out_dtype, self.halves)
-        if self.saturates:
-            limits, (lo, hi) = np.iinfo(requantize.out_dtype), requantize.clamp
-            if lo > limits.min:
-                packed = tirx.max(packed, splat(lo, requantize.out_dtype, self.isa.bytes))
-            if hi < limits.max:
-                packed = tirx.min(packed, splat(hi, requantize.out_dtype, self.isa.bytes))
-        return packed
+        return clamped(packed, requantize.clamp, requantize.out_dtype, self.isa) if self.saturates else packed
 
     @property
     def _magic_zero_point(self) -> int:
@@ -173,3 +167,12 @@ def _saturates(requantize: Requantize, acc_bound: int) -> bool:
 def _largest(requantize: Requantize, acc_bound: int) -> float:
     """Proven upper bound of `|acc| * m` in the `fp32` form."""
     return acc_bound * float(multiplier_fp32(requantize.multiplier).max())
+
+
+def clamped(value: Expr, clamp: tuple[int, int], dtype: str, isa: Isa) -> Expr:
+    """A whole vector of stored integers, clamped where the clamp is narrower than the type."""
+    lo, hi = clamp
+    limits = np.iinfo(dtype)
+    if lo > limits.min:
+        value = tirx.max(value, splat(lo, dtype, isa.bytes))
+    return tirx.min(value, splat(hi, dtype, isa.bytes)) if hi < limits.max else value

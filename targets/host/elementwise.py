@@ -14,7 +14,7 @@ from tvm import tirx
 from qcompiler.arithmetic.requantize import multiplier_fp32
 from qcompiler.lowering.tir import Buffer, Expr, llvm, load, shuffle, splat
 from qcompiler.lowering.workload import Requantize
-from qcompiler.targets.cpu.epilogue import is_bounded
+from qcompiler.targets.cpu.epilogue import clamped, is_bounded
 from qcompiler.targets.cpu.isa import Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
 
@@ -85,7 +85,7 @@ def add_pairs(
                 products = [_multiply_add(words, factor, isa) for factor in (high, low)]
                 acc = (products[0] << number(_LOW_BITS)) + products[1] + number(offset)
                 parts.append(acc >> number(shift))
-        return _clamped(isa.narrow(parts, zero_points[2], dtypes[2]), clamp, dtypes[2], isa)
+        return clamped(isa.narrow(parts, zero_points[2], dtypes[2]), clamp, dtypes[2], isa)
 
     return isa.bytes, body
 
@@ -115,7 +115,7 @@ def mul_words(
                 acc = tirx.reinterpret(f"int32x{isa.lanes}", part)
                 parts.append(isa.round(acc.astype(f"float32x{isa.lanes}") * multiplier))
         packed = isa.narrow(parts, requantize.zero_point, dtypes[2])
-        return _clamped(packed, requantize.clamp, dtypes[2], isa)
+        return clamped(packed, requantize.clamp, dtypes[2], isa)
 
     return isa.bytes, body
 
@@ -157,11 +157,3 @@ def _pair(a: int, b: int, isa: Isa) -> Expr:
 def _multiply_add(words: Expr, factors: Expr, isa: Isa) -> Expr:
     words = tirx.reinterpret(f"int16x{isa.bytes // 2}", words)
     return llvm(f"llvm.x86.{_MULTIPLY_ADD[isa.lanes]}", f"int32x{isa.lanes}", words, factors)
-
-
-def _clamped(value: Expr, clamp: tuple[int, int], dtype: str, isa: Isa) -> Expr:
-    lo, hi = clamp
-    info = np.iinfo(dtype)
-    if lo > info.min:
-        value = tirx.max(value, splat(lo, dtype, isa.bytes))
-    return tirx.min(value, splat(hi, dtype, isa.bytes)) if hi < info.max else value
