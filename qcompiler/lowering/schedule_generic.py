@@ -298,6 +298,11 @@ class KernelBuilder:
         """Elements of `dtype` in a vector register."""
         return self.spec.vector_bytes // np.dtype(dtype).itemsize
 
+    @property
+    def stored_lanes(self) -> int:
+        """Elements to compute together in 32 bits, so that those stored in a byte fill a register of 16 at least."""
+        return max(self.lanes("int32"), 16)
+
     def kernel(self, op: str, tiles: Sequence[Tile]) -> Kernel:
         """The kernel that runs `tiles`; its rule is named after the op and the rules of its tiles."""
         rule = f"{op}.{'+'.join(dict.fromkeys(tile.name for tile in tiles))}"
