@@ -29,6 +29,7 @@ class Neon(Isa):
     stripe_bytes: ClassVar[int] = 64 * 1024
     prefetches: ClassVar[bool] = False
     adds_magic: ClassVar[bool] = True
+    kept_weights: ClassVar[int] = 32 * 1024
     tile_cost: ClassVar[float] = 10.0
     narrow_cost: ClassVar[float] = 2.8
 
@@ -169,6 +170,7 @@ class Long(Widening):
 
     together: ClassVar[int] = 2
     form: ClassVar[str] = "-long"
+    multiplies_words: ClassVar[bool] = True
 
     def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
         words = tirx.reinterpret(f"{dtype}x16", x).astype("int16x16")
@@ -187,8 +189,11 @@ class Long(Widening):
         for j, word in enumerate(x):
             wide = load(weights, offset + j // 2 * 8, 8).astype("int16x8")
             half = shuffle([wide], range(j % 2 * 4, j % 2 * 4 + 4))
-            acc = acc + llvm(f"{_NEON}.smull", "int32x4", half, word)
+            acc = acc + self.multiply_words(half, word)
         return acc
+
+    def multiply_words(self, a: Expr, b: Expr) -> Expr:
+        return llvm(f"{_NEON}.smull", "int32x4", a, b)
 
     def arrange(self, quads: np.ndarray) -> np.ndarray:
         return np.moveaxis(quads, -1, -2).reshape(*quads.shape[:-2], self.bytes)

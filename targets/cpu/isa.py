@@ -56,6 +56,10 @@ class Isa(ABC):
     """Whether fetching the next block of weights ahead pays."""
     adds_magic: ClassVar[bool] = False
     """Whether small products are rounded by adding 1.5 * 2^23, which leaves an int16 in the low half of a lane."""
+    multiplies_words: ClassVar[bool] = False
+    """Whether depthwise convolutions gain by `multiply_words` instead of `dot`."""
+    kept_weights: ClassVar[int] = 8 * 1024
+    """Most bytes of depthwise weights to read again for every pixel, instead of the pixels again for every vector."""
     tile_cost: ClassVar[float] = 12.0
     """Cycles of loop control and address arithmetic for one tile."""
     narrow_cost: ClassVar[float] = 2.0
@@ -125,6 +129,10 @@ class Isa(ABC):
     def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
         """The left operand of the dot product number `index` (below `together`) of what was `kept`."""
         return self.operand(self.broadcast(kept[0]), dtype)
+
+    def multiply_words(self, a: Expr, b: Expr) -> Expr:
+        """The products of `lanes` int16 as int32; only where the instruction set `multiplies_words`."""
+        raise NotImplementedError
 
     @abstractmethod
     def round(self, real: Expr) -> Expr:
