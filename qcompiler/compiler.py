@@ -96,10 +96,11 @@ def write(
         if form == "tvm":
             from qcompiler.lowering.relax_program import export_executable
 
-            shapes = {tensor.buffer: tensor.shape for tensor in (*inputs, *outputs)}
+            library = Path(scratch) / TVM_LIBRARY
+            extents = {tensor.buffer: tensor.shape for tensor in (*inputs, *outputs)}
             link = partial(link_shared, exports=("__tvm_ffi_*",), toolchain=spec.toolchain, incomplete=True)
-            files[TVM_LIBRARY] = Path(scratch) / TVM_LIBRARY
-            export_executable(lowering.program, compiled, machine, shapes, files[TVM_LIBRARY], link)
+            export_executable(lowering.program, compiled, machine, extents, library, link)
+            files[TVM_LIBRARY] = library
         progress.step("write")
         contents = BundleContents(
             program=lowering.program,
