@@ -261,13 +261,15 @@ def compile(
     write_recipe: Path_ | None = None,
     embed_weights: bool = False,
     form: str = "bundle",
+    threads: bool = False,
     **options: Any,
 ) -> Bundle:
     """Compiles a model to a bundle: libraries, C header, weights, manifest, IR dumps, QDQ model, report, recipe.
 
     A float model, or the path of an ONNX file, is quantized first; `options` are those of `quantize`. With
     `embed_weights` the libraries hold the weights, and there is no weights.bin. With the form `tvm` the bundle also
-    holds `model.tvm.so`, a Relax executable for TVM's runtime (docs/bundle.md).
+    holds `model.tvm.so`, a Relax executable for TVM's runtime (docs/bundle.md). With `threads` the work is cut so that
+    threads can share it; how many is decided when it runs (`Bundle.set_threads`).
 
     Raises:
         QCompilerError: see the subclasses. Nothing is written then.
@@ -285,6 +287,7 @@ def compile(
         dump_ir=None if dump_ir is None else Path(dump_ir),
         embed_weights=embed_weights,
         form=form,
+        threads=threads,
         options={"write_recipe": write_recipe, **options},
     )
 

@@ -52,6 +52,7 @@ def write(
     dump_ir: Path | None,
     embed_weights: bool,
     form: str,
+    threads: bool,
     options: Mapping[str, Any],
 ) -> Bundle:
     """See `qcompiler.compile`."""
@@ -77,7 +78,7 @@ def write(
         lowering = lower(model.model, spec, progress)
         progress.step("build")
         machine = lowering.kernels.tvm_target(spec)
-        compiled = build_object(lowering.program, machine)
+        compiled = build_object(lowering.program, machine, threads=threads)
         files: dict[str, bytes | str | Path] = {
             f"ir/{file.name}": file for file in sorted(dumps.glob("[0-9][0-9][0-9]_*")) if dumps.is_dir()
         }
@@ -94,11 +95,11 @@ def write(
         files["recipe.toml"] = model.recipe.text()
         inputs, outputs = _arguments(lowering), _results(lowering)
         if form == "tvm":
-            from qcompiler.lowering.relax_program import export_executable
+            from qcompiler.lowering.relax_program import EXPORTS, export_executable
 
             library = Path(scratch) / TVM_LIBRARY
             extents = {tensor.buffer: tensor.shape for tensor in (*inputs, *outputs)}
-            link = partial(link_shared, exports=("__tvm_ffi_*",), toolchain=spec.toolchain, incomplete=True)
+            link = partial(link_shared, exports=EXPORTS, toolchain=spec.toolchain, incomplete=True)
             export_executable(lowering.program, compiled, machine, extents, library, link)
             files[TVM_LIBRARY] = library
         progress.step("write")

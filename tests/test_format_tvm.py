@@ -21,10 +21,8 @@ from qcompiler.bundle.link import link_shared
 from qcompiler.cli import main
 from qcompiler.errors import PipelineError
 from qcompiler.lowering.aot import build_object
-from qcompiler.lowering.relax_program import export_executable
+from qcompiler.lowering.relax_program import EXPORTS, export_executable
 from qcompiler.targets.toolchain import AARCH64_LINUX
-
-EXPORTS = ("__tvm_ffi_*",)
 
 
 def opened(library: Path) -> tvm.relax.VirtualMachine:

@@ -50,6 +50,7 @@ class EmulatedBundle(Bundle):
     def __init__(self, path: Path, manifest: Manifest, toolchain: Toolchain) -> None:
         super().__init__(path, manifest)
         self.toolchain = toolchain
+        self._threads = 1
 
     @cached_property
     def program(self) -> Path:
@@ -89,6 +90,11 @@ class EmulatedBundle(Bundle):
         """
         return self._process(mode, [self._checked(sample) for sample in samples], repeats, options)
 
+    def set_threads(self, count: int) -> None:
+        """As in `Bundle`; each process has its threads."""
+        self._check_threads(count)
+        self._threads = count
+
     def bench(
         self, repeats: int, inputs: Mapping[str, np.ndarray] | None = None, clock: Clock | None = None
     ) -> list[float]:
@@ -121,7 +127,7 @@ class EmulatedBundle(Bundle):
                 for sample in samples:
                     for array in sample:
                         file.write(array.tobytes())
-            arguments = [mode, str(repeats), str(self.path / WEIGHTS), *map(str, files.values())]
+            arguments = [mode, str(repeats), str(self.path / WEIGHTS), *map(str, files.values()), str(self._threads)]
             command = [*emulator, *options, str(self.program), *arguments]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:

@@ -33,6 +33,7 @@ _TEMPLATE = """\
 #define {upper}_ARENA_BYTES {arena_bytes}
 #define {upper}_TRACE_ARENA_BYTES {trace_arena_bytes}
 #define {upper}_STEPS {steps}
+#define {upper}_THREADS {threads}
 
 {inputs}
 {outputs}
@@ -63,16 +64,33 @@ _DECLARATION = """
 extern const uint8_t {prefix}_weights[{upper}_WEIGHTS_BYTES];
 """
 
+_THREADS = """
+/* Threads. {prefix}_run and {prefix}_step give work that can be shared to the launcher; while it is NULL, as at first,
+   the calling thread does all of it. A launcher chooses a number of tasks, at least 1, calls `task` once with each
+   number from 0 to `tasks` - 1, in any order and on any threads, and returns when all these calls have returned. The
+   results are the same for any number. Assign it while no other function of this header runs. */
+typedef void (*{prefix}_task)(void* context, int32_t task, int32_t tasks);
+typedef void (*{prefix}_launcher)({prefix}_task task, void* context);
+extern {prefix}_launcher {prefix}_parallel_launch;
+
+/* Assigns the launcher of parallel.c, a pool of so many POSIX threads, the calling one included; 1 ends the pool and
+   assigns NULL. Returns how many there are. Of two calls of {prefix}_run at once, one gets the pool. */
+int32_t {prefix}_set_threads(int32_t threads);
+"""
+
 
 def c_header(manifest: Manifest) -> str:
     """Entries, sizes, and type, shape, scale and zero point of every input and output."""
     upper, prefix, embedded = manifest.prefix.upper(), manifest.prefix, manifest.weights_embedded
+    declaration = _DECLARATION.format(upper=upper, prefix=prefix) if embedded else ""
+    declaration += _THREADS.format(prefix=prefix) if manifest.threads else ""
     return _TEMPLATE.format(
         upper=upper,
         prefix=prefix,
         weights=f"{prefix}_weights, below" if embedded else "the content of weights.bin",
         embedded=int(embedded),
-        declaration=_DECLARATION.format(upper=upper, prefix=prefix) if embedded else "",
+        declaration=declaration,
+        threads=int(manifest.threads),
         alignment=manifest.alignment,
         weight_bytes=manifest.weight_bytes,
         arena_bytes=max(manifest.arena_bytes, manifest.alignment),

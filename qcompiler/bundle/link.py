@@ -45,7 +45,7 @@ def link_shared(
     if command in toolchain.compilers:
         options += [] if incomplete else ["-z", "defs"]
         given = ["-shared", "-nostartfiles", *(word for option in options for word in ("-Xlinker", option))]
-        libraries = ["-lm"]
+        libraries = ["-lm", "-pthread"]
     else:  # a linker does not know where the C library is; the loader finds libm's functions
         given, libraries = ["-shared", *options], []
     try:
@@ -75,6 +75,16 @@ def weights_object(weights: Path, symbol: str, alignment: int, output: Path, too
     _call(command, f"assembling {weights}", weights.parent)
 
 
+def compile_source(source: Path, output: Path, toolchain: Toolchain) -> None:
+    """An object file of a C file, for a shared library too; headers stand beside it.
+
+    Raises:
+        TargetError: there is no compiler, or it fails.
+    """
+    command = [*toolchain.compiler, "-std=c11", "-O2", "-fPIC", "-c", "-o", str(output), str(source)]
+    _call(command, f"compiling {source.name}")
+
+
 def link_program(source: Path, library: Path, include: Path, program: Path, toolchain: Toolchain) -> None:
     """A static executable of a C file and a static library, for the target's emulator.
 
@@ -82,7 +92,7 @@ def link_program(source: Path, library: Path, include: Path, program: Path, tool
         TargetError: there is no compiler, or it fails.
     """
     options = ["-std=c11", "-O2", "-static", f"-I{include}"]
-    files = [str(source), str(library), "-lm"]
+    files = [str(source), str(library), "-lm", "-pthread"]
     _call([*toolchain.compiler, *options, "-o", str(program), *files], f"linking {program}")
 
 

@@ -17,6 +17,7 @@ WEIGHTS = "weights.bin"
 HEADER = "model.h"
 EXAMPLE = "main.c"
 CMAKE = "CMakeLists.txt"
+PARALLEL = "parallel.c"
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class Manifest:
     """CPU features that the code needs, as `/proc/cpuinfo` names them."""
     weights_embedded: bool = False
     """Whether the libraries hold the weights, as `{prefix}_weights`; there is no weights.bin then."""
+    threads: bool = False
+    """Whether threads can share the work: `{prefix}_parallel_launch`, and parallel.c."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What the caller of `write_bundle` wants to keep: source model, options, scores."""
 
@@ -127,9 +130,10 @@ class Manifest:
 
     @property
     def own_files(self) -> set[str]:
-        """Names of the files that every bundle has beside its manifest."""
+        """Names of the files that a bundle like this has beside its manifest."""
         weights = set() if self.weights_embedded else {WEIGHTS}
-        return {self.library, self.archive, HEADER, EXAMPLE, CMAKE, *weights}
+        threads = {PARALLEL} if self.threads else set()
+        return {self.library, self.archive, HEADER, EXAMPLE, CMAKE, *weights, *threads}
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n"

@@ -87,6 +87,22 @@ class Bundle:
         self.manifest = manifest
         self._lock = threading.Lock()
 
+    def set_threads(self, count: int) -> None:
+        """Lets `count` threads share the work of `run`, `bench` and `profile`; at first it is one.
+
+        Raises:
+            BundleError: the count is below 1, or the bundle was compiled without threads.
+        """
+        self._check_threads(count)
+        with self._lock:
+            getattr(self._library, f"{self.manifest.prefix}_set_threads")(ctypes.c_int32(count))
+
+    def _check_threads(self, count: int) -> None:
+        if count < 1:
+            raise BundleError(f"{self.path}: {count} threads, expected at least 1")
+        if not self.manifest.threads:
+            raise BundleError(f"{self.path} was compiled for one thread; compile it with --threads (threads=True)")
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Runs the model on arrays of exactly the shapes and dtypes of `manifest.inputs`.
 

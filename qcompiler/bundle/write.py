@@ -18,8 +18,20 @@ from ..lowering.aot import CompiledProgram
 from ..lowering.program import ALIGNMENT, Program
 from ..targets.toolchain import NATIVE, Toolchain
 from .header import c_header
-from .link import archive, link_shared, weights_object
-from .manifest import CMAKE, EXAMPLE, HEADER, MANIFEST, WEIGHTS, BufferInfo, Manifest, StepInfo, TensorInfo, ValueInfo
+from .link import archive, compile_source, link_shared, weights_object
+from .manifest import (
+    CMAKE,
+    EXAMPLE,
+    HEADER,
+    MANIFEST,
+    PARALLEL,
+    WEIGHTS,
+    BufferInfo,
+    Manifest,
+    StepInfo,
+    TensorInfo,
+    ValueInfo,
+)
 from .runtime import Bundle, load_bundle, sha256
 
 
@@ -117,6 +129,9 @@ def _check(contents: BundleContents) -> None:
 def _fill(folder: Path, contents: BundleContents) -> None:
     manifest = _manifest(contents)
     exports = [f"{manifest.prefix}_{entry}" for entry in ("run", "trace", "step")]
+    (folder / HEADER).write_text(c_header(manifest), encoding="utf-8")
+    for name in (EXAMPLE, CMAKE, *([PARALLEL] if manifest.threads else [])):
+        (folder / name).write_text(source_text(name, manifest.prefix), encoding="utf-8")
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         objects = [Path(scratch) / f"{number}.o" for number in range(len(contents.compiled.objects))]
         for path, code in zip(objects, contents.compiled.objects, strict=True):
@@ -127,11 +142,12 @@ def _fill(folder: Path, contents: BundleContents) -> None:
             exports.append(f"{manifest.prefix}_weights")
             objects.append(Path(scratch) / "weights.o")
             weights_object(weights, exports[-1], manifest.alignment, objects[-1], contents.toolchain)
+        if manifest.threads:
+            exports += [f"{manifest.prefix}_parallel_launch", f"{manifest.prefix}_set_threads"]
+            objects.append(Path(scratch) / "parallel.o")
+            compile_source(folder / PARALLEL, objects[-1], contents.toolchain)
         link_shared(objects, folder / manifest.library, exports, contents.toolchain)
         archive(objects, folder / manifest.archive, contents.toolchain)
-    for name in (EXAMPLE, CMAKE):
-        (folder / name).write_text(source_text(name, manifest.prefix), encoding="utf-8")
-    (folder / HEADER).write_text(c_header(manifest), encoding="utf-8")
     for name, content in contents.files.items():
         destination = folder / name
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -179,5 +195,6 @@ def _manifest(contents: BundleContents) -> Manifest:
         files={},
         cpu_flags=contents.cpu_flags,
         weights_embedded=contents.embed_weights,
+        threads=compiled.threads,
         metadata=contents.metadata,
     )

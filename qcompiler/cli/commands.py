@@ -43,6 +43,7 @@ def compile_command(options: Namespace) -> None:
             write_recipe=options.write_recipe,
             embed_weights=options.embed_weights,
             form=options.format,
+            threads=options.threads,
             **quantization(options),
             dump_ir=options.dump_ir,
             progress=shown,
@@ -59,6 +60,8 @@ def run_command(options: Namespace) -> None:
     from qcompiler.calibration.data import open_calibration
 
     bundle = qcompiler.load_bundle(options.bundle, emulate=options.emulate)
+    if options.threads > 1:
+        bundle.set_threads(options.threads)
     expected = {t.name: (t.shape, t.dtype) for t in bundle.manifest.inputs}
     options.input.stat()  # else the message would speak of calibration
     feeds = open_calibration(options.input, expected)
@@ -242,10 +245,12 @@ def bench_command(options: Namespace) -> None:
 
     bundle = qcompiler.load_bundle(options.bundle)
     with progress(options.quiet) as shown:
-        timings = time_bundle(bundle, options.repeats, options.reference, shown)
+        timings = time_bundle(bundle, options.repeats, options.reference, shown, options.threads)
     if options.json:
         print_json([asdict(timing) for timing in timings])
         return
     rows = [[t.name, f"{t.median_ms:.4g}", f"{t.min_ms:.4g}", f"{t.ratio:.2f}"] for t in timings]
-    title = f"{options.bundle}: one thread, {options.repeats} runs each, in turn"
+    title = (
+        f"{options.bundle}: {options.threads} thread{'s' * (options.threads > 1)}, {options.repeats} runs each, in turn"
+    )
     print_table(title, ("", ">median ms", ">min ms", ">relative"), rows)

@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     _compare(command("compare", "Measure every layer of a bundle against the float model, in dB."))
     _export(command("export", "Write a quantized model as ONNX for other runtimes."))
     _verify(command("verify", "Prove on real inputs that a bundle's integers are those of its own IR."))
-    _bench(command("bench", "Time a bundle on this machine, one thread, or count its instructions in an emulator."))
+    _bench(command("bench", "Time a bundle on this machine, or count its instructions in an emulator."))
     return parser
 
 
@@ -121,6 +121,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--embed-weights", action="store_true", help="link the weights into the libraries instead of weights.bin"
     )
+    parser.add_argument("--threads", action="store_true", help="cut the work so that several threads can share it")
     parser.add_argument(
         "--format", default="bundle", metavar="bundle|tvm", help="tvm: a Relax executable for TVM's runtime as well"
     )
@@ -133,9 +134,16 @@ def _emulate(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads", type=positive, default=1, metavar="N", help="threads for a bundle compiled with --threads"
+    )
+
+
 def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
     _emulate(parser)
+    _threads(parser)
     parser.add_argument("--input", type=Path, metavar="X.npz", required=True, help="inputs by name, as DATA below")
     parser.add_argument("--output", type=Path, metavar="Y.npz", required=True, help="where outputs go, by name")
 
@@ -212,6 +220,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
 def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="OUT")
     _emulate(parser)
+    _threads(parser)
     parser.add_argument("--reference", type=Path, metavar="MODEL.onnx", help="float model to time in onnxruntime too")
     parser.add_argument("--repeats", type=positive, default=50, metavar="N", help="timed runs each (default: 50)")
 

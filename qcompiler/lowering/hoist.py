@@ -12,12 +12,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from tvm.tirx import PrimFunc
+    from tvm.tirx import PrimFunc, Var
 
 STACK_LIMIT = 1024
 """Bytes; an allocation of this size or more does not stay on the stack (TVM's `kMaxStackAlloca`)."""
 
 Scratch = tuple[tuple[tuple[int, ...], str], ...]
+
+
+def is_hoisted(buffer: Var) -> bool:
+    """Whether a temporary becomes a parameter. Raises ValueError if its size is not constant."""
+    return buffer.scope() != "local" and _nbytes(buffer) >= STACK_LIMIT
+
+
+def _nbytes(buffer: Var) -> int:
+    try:
+        extents = [int(extent) for extent in buffer.shape]
+    except TypeError:
+        raise ValueError(f"temporary {buffer.name} has a shape that is not constant: {buffer.shape}") from None
+    return int(np.prod(extents, dtype=np.int64)) * buffer.dtype.itemsize
 
 
 def hoist_allocations(func: PrimFunc) -> tuple[PrimFunc, Scratch]:
@@ -40,16 +53,11 @@ def hoist_allocations(func: PrimFunc) -> tuple[PrimFunc, Scratch]:
 
     def visit(statement: AllocBuffer):
         buffer = statement.buffer
-        try:
-            shape = tuple(int(extent) for extent in buffer.shape)
-        except TypeError:
-            raise ValueError(f"temporary {buffer.name} has a shape that is not constant: {buffer.shape}") from None
-        nbytes = int(np.prod(shape, dtype=np.int64)) * buffer.dtype.itemsize
         if buffer.scope() == "local":
             return AllocBuffer(buffer, annotations={"disable_lower_builtin": IntImm("bool", 1)})
-        if nbytes < STACK_LIMIT:
+        if not is_hoisted(buffer):
             return statement
-        hoisted.append((buffer, ((nbytes,), "uint8")))
+        hoisted.append((buffer, ((_nbytes(buffer),), "uint8")))
         return Evaluate(0)
 
     body = structural_map(func.body, (AllocBuffer, visit))

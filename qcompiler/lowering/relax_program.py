@@ -13,7 +13,13 @@ from .program import ALIGNMENT, Program
 if TYPE_CHECKING:
     import tvm
     from tvm.ir import Expr
-    from tvm.tirx import PrimFunc
+    from tvm.tirx import PrimFunc, Stmt
+
+EXPORTS = ("__tvm_ffi_*", "__TVM*")
+"""Symbols of the library that TVM's runtime looks up: functions and data, and the pointers that it sets."""
+
+_TASKS = 32
+"""Tasks in which the runtime's threads share the work of a part, if the program is compiled for threads."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes in which the caller sees program inputs and outputs, by buffer name."""
@@ -52,6 +58,7 @@ def to_relax(program: Program, compiled: CompiledProgram, shapes: Shapes) -> tvm
 
     `main` takes the program's inputs in order and returns a tuple of its outputs. The weights are one constant; all
     buffers lie in one tensor, the arena, where the bundle has them, with as many bytes behind them that may be read.
+    Threads of the runtime share the parts that `compiled` has for them.
     Each step is a call of its own, of a function named after the kernel, so that TVM's profiler tells them apart.
     """
     from tvm import relax
@@ -101,5 +108,16 @@ def _step(call: Call, used: Sequence[_Tensor], arguments: Sequence[Expr]) -> Pri
         indices = [place.position] if base in ("weights", "arena") else [0] * len(buffer.shape)
         return tirx.address_of(tirx.BufferLoad(buffer, [tirx.const(i, "int64") for i in indices]))
 
-    body = tirx.Evaluate(tirx.call_extern("int32", call.symbol, *map(pointer, call.arguments)))
-    return tirx.PrimFunc(buffers, body)
+    def execute(*numbers: int | Expr) -> Stmt:
+        return tirx.Evaluate(tirx.call_extern("int32", call.symbol, *map(pointer, call.arguments), *numbers))
+
+    if not call.is_shared:
+        return tirx.PrimFunc(buffers, execute())
+    statements = []
+    for part, shared in enumerate(call.parts):
+        if shared:
+            task = tirx.Var("task", "int32")
+            statements.append(tirx.For(task, 0, _TASKS, tirx.ForKind.PARALLEL, execute(part, task, _TASKS)))
+        else:
+            statements.append(execute(part, 0, 1))
+    return tirx.PrimFunc(buffers, statements[0] if len(statements) == 1 else tirx.SeqStmt(statements))

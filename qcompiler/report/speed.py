@@ -1,4 +1,4 @@
-"""Speed of a bundle beside onnxruntime: one thread, one process, the contenders in turn."""
+"""Speed of a bundle beside onnxruntime: as many threads, one process, the contenders in turn."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ class Timing:
 
 
 def time_bundle(
-    bundle: Bundle, repeats: int, reference: Path | None = None, progress: Progress | None = None
+    bundle: Bundle,
+    repeats: int,
+    reference: Path | None = None,
+    progress: Progress | None = None,
+    threads: int = 1,
 ) -> list[Timing]:
     """Times of the bundle, of its QDQ model in onnxruntime, and of the float model `reference` if given.
 
@@ -40,13 +44,16 @@ def time_bundle(
 
     Raises:
         ModelError: onnxruntime does not take a model, or the reference has other inputs than the bundle.
+        BundleError: several threads are asked for, and the bundle was compiled for one.
     """
+    if threads > 1:
+        bundle.set_threads(threads)
     feeds = random_inputs(bundle)
     contenders: dict[str, Callable[[], float]] = {"qcompiler int8": lambda: bundle.bench(1, feeds)[0]}
     if (bundle.path / QDQ).exists():
-        contenders["onnxruntime int8 (QDQ)"] = _session(bundle.path / QDQ, feeds)
+        contenders["onnxruntime int8 (QDQ)"] = _session(bundle.path / QDQ, feeds, threads)
     if reference is not None:
-        contenders["onnxruntime fp32"] = _session(reference, feeds)
+        contenders["onnxruntime fp32"] = _session(reference, feeds, threads)
     times: dict[str, list[float]] = {name: [] for name in contenders}
     rounds = range(repeats)
     for _ in progress.track(rounds, "timing", repeats) if progress else rounds:
@@ -67,8 +74,8 @@ def random_inputs(bundle: Bundle) -> dict[str, np.ndarray]:
     }
 
 
-def open_session(model: Path | bytes, source: Path) -> Any:
-    """A single-threaded CPU session of onnxruntime.
+def open_session(model: Path | bytes, source: Path, threads: int = 1) -> Any:
+    """A CPU session of onnxruntime.
 
     Raises:
         ModelError: the model cannot be loaded; `source` names it.
@@ -76,7 +83,7 @@ def open_session(model: Path | bytes, source: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     content = model if isinstance(model, bytes) else str(model)
     try:
@@ -85,9 +92,9 @@ def open_session(model: Path | bytes, source: Path) -> Any:
         raise ModelError(f"{source}: onnxruntime cannot load the model: {error}") from None
 
 
-def _session(path: Path, feeds: Mapping[str, np.ndarray]) -> Callable[[], float]:
+def _session(path: Path, feeds: Mapping[str, np.ndarray], threads: int) -> Callable[[], float]:
     """A function that runs the model twice and returns the seconds of the second run."""
-    session = open_session(path, path)
+    session = open_session(path, path, threads)
     names = [i.name for i in session.get_inputs()]
     if set(names) != set(feeds):
         raise ModelError(f"{path}: expected the bundle's inputs {sorted(feeds)}, found {sorted(names)}")

@@ -1,11 +1,11 @@
 /* Runs the model on many samples in one process, under an emulator.
 
-     emulated MODE REPEATS WEIGHTS INPUTS OUTPUTS ARENAS
+     emulated MODE REPEATS WEIGHTS INPUTS OUTPUTS ARENAS THREADS
 
    MODE is run, trace or step (run, one call for each step). INPUTS holds the inputs of each sample one after the
    other, samples likewise, and decides how many there are. Each runs REPEATS times; then its outputs are
    appended to OUTPUTS, and if MODE is trace the arena to ARENAS. WEIGHTS is not opened where the weights are
-   linked in. */
+   linked in; THREADS share the work of run and step if the model was compiled for it. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,10 +52,13 @@ static int read_sample(FILE* file, const char* path) {
 }
 
 int main(int argc, char** argv) {
-  if (argc != 7) return 2;
+  if (argc != 8) return 2;
   int traced = !strcmp(argv[1], "trace"), stepped = !strcmp(argv[1], "step");
   if (!traced && !stepped && strcmp(argv[1], "run")) return 2;
   long repeats = atol(argv[2]);
+#if MODEL_THREADS
+  model_set_threads(atoi(argv[7]));
+#endif
 #if !MODEL_WEIGHTS_EMBEDDED
   FILE* weights = opened(argv[3], "rb");
   if (fread(model_weights, 1, MODEL_WEIGHTS_BYTES, weights) != MODEL_WEIGHTS_BYTES) {
