@@ -9,7 +9,7 @@ from types import ModuleType
 from qcompiler.bundle.emulate import load_emulated
 from qcompiler.cli.output import print_json, print_table
 from qcompiler.cli.progress import progress
-from qcompiler.errors import TargetError
+from qcompiler.errors import QCompilerError, TargetError
 from qcompiler.report.cycles import CycleEstimate, estimate_cycles
 from qcompiler.report.instructions import InstructionCounts, count_instructions, instructions_of
 from qcompiler.targets.spec import resolve_target
@@ -19,6 +19,8 @@ _LOOPS = 5
 
 
 def bench_emulated(options: Namespace) -> None:
+    if options.reference:
+        raise QCompilerError("--emulate counts instructions of the bundle alone; leave out --reference")
     bundle = load_emulated(options.bundle)
     spec = resolve_target(str(bundle.manifest.target["name"]))
     with progress(options.quiet) as shown:
@@ -58,8 +60,12 @@ def _print_counts(bundle: str, counts: InstructionCounts) -> None:
         of_least = f"{step.dots / step.least:.2f}" if step.least else ""
         in_step = f"{step.dots / step.instructions:.0%}" if step.dots else ""
         share = f"{step.instructions / counts.total:.1%}"
-        rows.append([step.location, step.rule, f"{step.macs:,}", f"{step.instructions:,}", share, in_step, of_least])
-    columns = ("layer", "rule", ">multiply-adds", ">instructions", ">share", ">dots in it", ">dots / least")
+        spilled = f"{step.spilled:,}" if step.spilled else ""
+        count = f"{step.instructions:,}"
+        rows.append([step.location, step.rule, f"{step.macs:,}", count, share, in_step, of_least, spilled])
+    outside = f"{counts.outside / counts.total:.1%}"
+    rows.append(["outside the kernels", "", "", f"{counts.outside:,}", outside, "", "", ""])
+    columns = ("layer", "rule", ">multiply-adds", ">instructions", ">share", ">dots in it", ">dots / least", ">spills")
     print_table(f"{bundle}: instructions of one inference, counted", columns, rows)
     rows = [[name, f"{n:,}", f"{n / counts.total:.1%}"] for name, n in counts.classes.items()]
     rows.append(["all", f"{counts.total:,}", ""])

@@ -50,7 +50,7 @@ def estimate_cycles(counts: InstructionCounts, meaning: ModuleType, instruction_
         TargetError: llvm-mca is not installed, or fails.
     """
     analyser = Toolchain(INSTALL, (), (), ()).find("analyser of machine code", ANALYSERS)
-    hot = _hot(counts.blocks)
+    hot = _hot([block for block in counts.blocks if block.kernel])
     estimates = []
     for core in meaning.CORES.get(instruction_set, ()):
         per_block = _cycles(hot, [*analyser, f"-mtriple={meaning.TRIPLE}", f"-mcpu={core.model}"])

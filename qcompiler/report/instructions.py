@@ -14,17 +14,17 @@ from types import ModuleType
 
 from qcompiler.bundle.emulate import EmulatedBundle
 from qcompiler.bundle.link import link_plugin
-from qcompiler.errors import TargetError
+from qcompiler.errors import BundleError, TargetError
 from qcompiler.report.speed import random_inputs
 from qcompiler.targets.spec import resolve_target
 
-OUTSIDE = "outside the kernels"
-"""Row of the entry that calls the kernels, and of what it does besides."""
+_SPILLED = "spilled"
 
 
 @dataclass(frozen=True)
 class StepCount:
-    """What one step executes. `least` is the number of dot products that its multiply-adds need, 0 if it has none."""
+    """What one step executes. `least` is the number of dot products that its multiply-adds need, 0 if it has none;
+    `spilled` counts loads and stores of vector registers on the stack."""
 
     step: int
     location: str
@@ -35,11 +35,12 @@ class StepCount:
     classes: Mapping[str, int]
     dots: int
     least: int
+    spilled: int
 
 
 @dataclass(frozen=True)
 class Block:
-    """Instructions that run one after the other, and how often they do in one inference."""
+    """A basic block: instructions that run one after the other, and how often they do in one inference."""
 
     kernel: str
     instructions: tuple[tuple[str, str], ...]
@@ -55,6 +56,7 @@ class InstructionCounts:
     classes: Mapping[str, int]
     steps: tuple[StepCount, ...]
     outside: int
+    """Of `total`: the entry that calls the kernels, and library functions that they call."""
     blocks: tuple[Block, ...]
 
 
@@ -65,17 +67,16 @@ def count_instructions(bundle: EmulatedBundle) -> InstructionCounts:
     alike: a kernel's loops do not depend on data.
 
     Raises:
-        TargetError: a program of the toolchain is missing, or the target's instructions have no classes.
+        TargetError: a program of the toolchain is missing or too new, or the target's instructions have no classes.
     """
     meaning = instructions_of(bundle)
     after, before = (_executions(bundle, repeats) for repeats in (2, 1))
-    after.subtract(before)
-    code = _disassembly(bundle)
-    blocks = []
-    for (address, length), executions in after.items():
-        if executions and all(address + 4 * i in code for i in range(length)):
-            found = [code[address + 4 * i] for i in range(length)]
-            blocks.append(Block(found[0][0], tuple((name, operands) for _, name, operands in found), executions))
+    executions = Counter[int]()
+    for sign, found in ((1, after), (-1, before)):
+        for (address, length), times in found.items():
+            for i in range(length):
+                executions[address + meaning.INSTRUCTION_BYTES * i] += sign * times
+    blocks = basic_blocks({a: n for a, n in executions.items() if n}, _disassembly(bundle), meaning)
     kernels: dict[str, Counter[str]] = {}
     for block in blocks:
         counted = kernels.setdefault(block.kernel, Counter())
@@ -83,7 +84,39 @@ def count_instructions(bundle: EmulatedBundle) -> InstructionCounts:
             counted[meaning.classify(name, operands)] += block.executions
             if name in meaning.DOT_MACS:
                 counted[name] += block.executions
+            elif meaning.spills(name, operands):
+                counted[_SPILLED] += block.executions
     return _summary(bundle, meaning, kernels, tuple(blocks))
+
+
+def basic_blocks(
+    executions: Mapping[int, int], code: Mapping[int, tuple[str, str, str]], meaning: ModuleType
+) -> list[Block]:
+    """Blocks of the code, whatever the emulator's blocks are: those end at a page, and may overlap.
+
+    An instruction that is not in the disassembly has no function and no name.
+    """
+    unknown = ("", "", "")
+    found = {address: code.get(address, unknown) for address in sorted(executions)}
+    targets = {meaning.target_of(name, operands) for _, name, operands in found.values()}
+    blocks: list[list[int]] = []
+    for address, (function, _, _) in found.items():
+        last = blocks[-1][-1] if blocks else 0
+        goes_on = (
+            address == last + meaning.INSTRUCTION_BYTES
+            and address not in targets
+            and executions[address] == executions[last]
+            and function == found[last][0]
+            and meaning.classify(*found[last][1:]) != "branch"
+        )
+        if goes_on:
+            blocks[-1].append(address)
+        else:
+            blocks.append([address])
+    return [
+        Block(found[block[0]][0], tuple(found[address][1:] for address in block), executions[block[0]])
+        for block in blocks
+    ]
 
 
 def instructions_of(bundle: EmulatedBundle) -> ModuleType:
@@ -122,6 +155,7 @@ def _summary(
                 classes,
                 classes["dot"],
                 least,
+                counted[_SPILLED] // shared[step.kernel],
             )
         )
     total = Counter[str]()
@@ -133,12 +167,19 @@ def _summary(
 
 
 def _executions(bundle: EmulatedBundle, repeats: int) -> Counter[tuple[int, int]]:
-    """How often each block (address, number of instructions) of the program ran."""
+    """How often each of the emulator's blocks (address, number of instructions) ran.
+
+    Raises:
+        TargetError: there is no C compiler for this machine, or the emulator does not take the plug-in.
+    """
     with tempfile.TemporaryDirectory() as folder:
         plugin, out = Path(folder) / "count_blocks.so", Path(folder) / "blocks"
         link_plugin("count_blocks.c", plugin)
         options = ["-plugin", f"{plugin},out={out}"]
-        bundle.execute("run", [random_inputs(bundle)], repeats=repeats, options=options)
+        try:
+            bundle.execute("run", [random_inputs(bundle)], repeats=repeats, options=options)
+        except BundleError as error:
+            raise TargetError(f"instructions cannot be counted, which takes plug-ins of QEMU 6 to 8: {error}") from None
         found = Counter[tuple[int, int]]()
         for line in out.read_text(encoding="ascii").splitlines():
             address, length, executions = line.split()
