@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 from emulated import ARM
 from products import check_emulated
@@ -49,6 +51,18 @@ def odd(depthwise: bool, x_dtype: str) -> list[Conv]:
 @every_set
 def test_convolutions(spec: TargetSpec) -> None:
     check_emulated([case.build().expectation(spec) for case in (*DENSE.values(), *DEPTHWISE.values())], spec)
+
+
+@every_set
+@pytest.mark.parametrize("y_dtype", ["uint8", "int8", "int16"])
+def test_rounding_twice(spec: TargetSpec, y_dtype: str) -> None:
+    """`sqrdmulh` and `srshl`, with multipliers above one too, and where a zero point of 16 bits forbids them."""
+    plain = Conv((1, 6, 7, 16), 24, (3, 3), rounding="fixed2", x_dtype="int8", y_dtype=y_dtype)
+    cases = [plain, replace(plain, gain=3.0), replace(plain, y_zero_point=0, clamp=(0, 100))]
+    built = [case.build(seed=i) for i, case in enumerate(cases)]
+    large = replace(built[0].workload.requantize, multiplier=np.linspace(0.4, 9.0, 24))
+    built.append(replace(built[0], workload=replace(built[0].workload, requantize=large)))
+    check_emulated([problem.expectation(spec) for problem in built], spec)
 
 
 @every_set

@@ -29,6 +29,7 @@ class Neon(Isa):
     stripe_bytes: ClassVar[int] = 64 * 1024
     prefetches: ClassVar[bool] = False
     adds_magic: ClassVar[bool] = True
+    rounds_twice: ClassVar[bool] = True
     kept_weights: ClassVar[int] = 32 * 1024
     tile_cost: ClassVar[float] = 10.0
     narrow_cost: ClassVar[float] = 2.8
@@ -56,6 +57,14 @@ class Neon(Isa):
 
     def round(self, real: Expr) -> Expr:
         return llvm(f"{_NEON}.fcvtns", "int32x4", real)
+
+    def requantize_twice(self, acc: Expr, mantissa: Expr, shift: Expr, above_one: bool) -> Expr:
+        right = splat(0, "int32", 4) - shift
+        if above_one:
+            zero = splat(0, "int32", 4)
+            acc = llvm(f"{_NEON}.sqshl", "int32x4", acc, tirx.max(right, zero))
+            right = tirx.min(right, zero)
+        return llvm(f"{_NEON}.srshl", "int32x4", llvm(f"{_NEON}.sqrdmulh", "int32x4", acc, mantissa), right)
 
     def narrow(self, parts: list[Expr], zero_point: int, dtype: str, halves: bool = False) -> Expr:
         if dtype == "int16" and zero_point:

@@ -10,7 +10,7 @@ import numpy as np
 from tvm import tirx
 
 from qcompiler.arithmetic.requantize import multiplier_fp32
-from qcompiler.lowering.requantize import MAGIC, MAGIC_BITS, clamp_float, requantize_expression
+from qcompiler.lowering.requantize import LARGEST_FRACTION, MAGIC, MAGIC_BITS, clamp_float, requantize_expression
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, load, shuffle, splat, store, vector
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.isa import Isa
@@ -66,20 +66,28 @@ class Epilogue:
     @property
     def saturates(self) -> bool:
         """Whether narrowing clamps: its saturation is not lost by a zero point that it adds."""
-        return _saturates(self.requantize, self.acc_bound)
+        return _saturates(self.requantize, self.acc_bound) or self._twice
+
+    @property
+    def _twice(self) -> bool:
+        """Whether the instruction set's own `fixed2` form serves."""
+        made = self.requantize
+        return (
+            made.rounding == "fixed2" and self.isa.rounds_twice and not (made.out_dtype == "int16" and made.zero_point)
+        )
 
     @property
     def halves(self) -> bool:
         """Whether rounding leaves int16, by adding a constant that makes the integer the low bits of a float32."""
         largest = _largest(self.requantize, self.acc_bound) + abs(self.requantize.zero_point)
-        return self.isa.adds_magic and self.saturates and largest < _INT16_LIMIT
+        return self.isa.adds_magic and _saturates(self.requantize, self.acc_bound) and largest < _INT16_LIMIT
 
     def stored(self, parts: Sequence[tuple[Buffer, Expr | int]]) -> Expr:
         """Stored integers of up to four (accumulator, parameter offset), in the order `Isa.narrow` gives."""
         filled = [parts[min(i, len(parts) - 1)] for i in range(PARTS)]
         rounded = [self._rounded(*part) for part in filled]
         requantize = self.requantize
-        zero_point = requantize.zero_point if requantize.rounding == "fp32" else 0
+        zero_point = requantize.zero_point if requantize.rounding == "fp32" or self._twice else 0
         if self.halves:
             zero_point -= self._magic_zero_point
         packed = self.isa.narrow(rounded, zero_point, requantize.out_dtype, self.halves)
@@ -95,6 +103,10 @@ class Epilogue:
         lanes = self.isa.lanes
         acc = load(accumulator, 0, lanes)
         parameters = [load(parameter, offset, lanes) for parameter in self.parameters]
+        if self._twice:
+            return self.isa.requantize_twice(
+                acc, *parameters, bool(self.requantize.multiplier.max() > LARGEST_FRACTION)
+            )
         if self.requantize.rounding != "fp32":
             return requantize_expression(acc, parameters, self.requantize, lanes)
         if not self.saturates:

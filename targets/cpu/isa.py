@@ -56,6 +56,8 @@ class Isa(ABC):
     """Whether fetching the next block of weights ahead pays."""
     adds_magic: ClassVar[bool] = False
     """Whether small products are rounded by adding 1.5 * 2^23, which leaves an int16 in the low half of a lane."""
+    rounds_twice: ClassVar[bool] = False
+    """Whether there are instructions for the `fixed2` form of requantize: `requantize_twice`."""
     multiplies_words: ClassVar[bool] = False
     """Whether depthwise convolutions gain by `multiply_words` instead of `dot`."""
     kept_weights: ClassVar[int] = 8 * 1024
@@ -137,6 +139,13 @@ class Isa(ABC):
     @abstractmethod
     def round(self, real: Expr) -> Expr:
         """float32 to int32, half to even; the value must fit."""
+
+    def requantize_twice(self, acc: Expr, mantissa: Expr, shift: Expr, above_one: bool) -> Expr:
+        """The `fixed2` form before its clamp; only where the instruction set `rounds_twice`.
+
+        Shifts may be negative if `above_one`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def narrow(self, parts: list[Expr], zero_point: int, dtype: str, halves: bool = False) -> Expr:
