@@ -14,8 +14,6 @@ from qcompiler.targets.cpu.isa import QUAD, Isa
 _NEON = "llvm.aarch64.neon"
 _ISSUE = 2.0
 """Vector instructions a cycle."""
-_FREE = 3
-"""Registers that a tile leaves to LLVM's scheduling of loads."""
 _UNROLLED = 9
 """Dot products of an accumulator up to which LLVM unrolls all loops inside a tile."""
 _MOST_VECTORS = 4
@@ -31,26 +29,34 @@ class Neon(Isa):
     adds_magic: ClassVar[bool] = True
     rounds_twice: ClassVar[bool] = True
     kept_weights: ClassVar[int] = 32 * 1024
-    tile_cost: ClassVar[float] = 10.0
-    narrow_cost: ClassVar[float] = 2.8
+    free: ClassVar[int] = 3
+    """Registers that a tile leaves to LLVM's scheduling of loads."""
+    load_cost: ClassVar[float] = 1.0
+    """Instructions to load activations of one pixel."""
+    loop_cost: ClassVar[float] = 3.0
+    """Instructions of the reduction's loop itself."""
 
     def fits(self, pixels: int, vectors: int) -> bool:
-        return super().fits(pixels, vectors) and self._registers(pixels, vectors) <= self.registers - _FREE
+        return super().fits(pixels, vectors) and self._registers(pixels, vectors) <= self.registers - self.free
 
     def _registers(self, pixels: int, vectors: int) -> int:
         return pixels * vectors // self.pixels + pixels + vectors
 
     def step_cycles(self, pixels: int, vectors: int, dots: int, steps: int) -> float:
         accumulators = pixels * vectors // self.pixels
-        loads = pixels * -(-dots // self.together) / dots
+        loads = self.load_cost * pixels * -(-dots // self.together) / dots
+        addresses = pixels / dots if dots < steps else 0
         weights = vectors * 0.5  # loaded in pairs
         if steps <= _UNROLLED:
             # LLVM keeps weights, bias and multipliers in registers from tile to tile, and spills what has no place.
             spare = self.registers - self._registers(pixels, vectors)
             spilled = max(0, vectors * (steps + 1) - spare)
-            weights = 0.65 * spilled / steps + max(0, accumulators - 16)
+            weights = 0.65 * spilled / steps
         instructions = accumulators * self.dot_cost + pixels * self.operand_cost + vectors * self.weight_cost
-        return (instructions + loads + weights + 3 / self.together) / _ISSUE
+        return (instructions + loads + addresses + weights + self.loop_cost / self.together) / _ISSUE
+
+    def tile_cycles(self, accumulators: int) -> float:
+        return (6.5 * accumulators + 10) / _ISSUE
 
     def registers_of(self, dtype: str) -> list[tuple[int, str]]:
         return [(self.depth * self.together, dtype)] * self.pixels
@@ -98,6 +104,9 @@ class Dotprod(Neon):
     """
 
     together: ClassVar[int] = 4
+    free: ClassVar[int] = 7
+    load_cost: ClassVar[float] = 0.5  # LLVM unrolls the loop, and then loads in pairs
+    loop_cost: ClassVar[float] = 1.0
 
     def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
         return (_signed(x, dtype),)
@@ -265,14 +274,14 @@ def _bytes(x: Expr) -> Expr:
     return tirx.reinterpret("int8x16", x)
 
 
-_DOTPROD = Dotprod(4, 32, 20, 1.0, 0.0, 0.0)
-_MIXED = Mixed(4, 32, 20, 1.0, 0.0, 0.0)
+_DOTPROD = Dotprod(4, 32, 16, 1.0, 0.0, 0.0)
+_MIXED = Mixed(4, 32, 16, 1.0, 0.0, 0.0)
 _LONG = Long(4, 32, 14, 4.0, 0.25, 1.0)
 
 ISAS: dict[str, tuple[Isa, ...]] = {"dotprod": (_DOTPROD,), "i8mm": (_MIXED,), "neon": (_LONG,)}
 """What lowering asks of an ARM CPU; see `TargetSpec.kernels`."""
 PRODUCT_ISAS: dict[str, tuple[Isa, ...]] = {
     "dotprod": (_DOTPROD,),
-    "i8mm": (Mmla(4, 32, 24, 1.0, 0.5, 0.0), _MIXED),
+    "i8mm": (Mmla(4, 32, 16, 1.0, 0.5, 0.0), _MIXED),
     "neon": (Pairs(4, 32, 12, 3.0, 2.0, 0.5), _LONG),
 }

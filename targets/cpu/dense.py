@@ -38,7 +38,7 @@ from qcompiler.lowering.tir import (
     reorder,
 )
 from qcompiler.lowering.workload import Requantize
-from qcompiler.targets.cpu.epilogue import PARTS, Epilogue, start_of
+from qcompiler.targets.cpu.epilogue import Epilogue, start_of
 from qcompiler.targets.cpu.isa import Isa, product_isas_of
 from qcompiler.targets.cpu.products import Products
 from qcompiler.targets.spec import TargetSpec
@@ -118,9 +118,8 @@ def _cycles(dense: Dense, tile: RegisterTile, isa: Isa) -> float:
     count = -(-height // tile.rows) * -(-width // tile.columns) * blocks
     accumulators = tile.pixels * tile.vectors // isa.pixels
     steps = dense.steps(isa.depth)
-    narrowings = -(-accumulators // PARTS) * PARTS
     step = isa.step_cycles(tile.pixels, tile.vectors, dense.dots(isa.depth), steps)
-    return dense.groups * count * (steps * step + narrowings * isa.narrow_cost + accumulators + isa.tile_cost)
+    return dense.groups * count * (steps * step + isa.tile_cycles(accumulators))
 
 
 @dataclass(frozen=True)

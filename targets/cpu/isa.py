@@ -62,10 +62,6 @@ class Isa(ABC):
     """Whether depthwise convolutions gain by `multiply_words` instead of `dot`."""
     kept_weights: ClassVar[int] = 8 * 1024
     """Most bytes of depthwise weights to read again for every pixel, instead of the pixels again for every vector."""
-    tile_cost: ClassVar[float] = 12.0
-    """Cycles of loop control and address arithmetic for one tile."""
-    narrow_cost: ClassVar[float] = 2.0
-    """Cycles to requantize and store one accumulator."""
 
     @property
     def bytes(self) -> int:
@@ -98,6 +94,10 @@ class Isa(ABC):
         arithmetic = accumulators * self.dot_cost + pixels * self.operand_cost + vectors * self.weight_cost
         issue = (accumulators + pixels + vectors) / 4
         return max(arithmetic, loads, issue, _DOT_LATENCY) + 0.1 * loads
+
+    def tile_cycles(self, accumulators: int) -> float:
+        """Estimated cycles of a tile beside its dot products: loop control, addresses, requantizing and storing."""
+        return -(-accumulators // 4) * 4 * 2.0 + accumulators + 12.0
 
     def broadcast(self, quad: Expr) -> Expr:
         """Four bytes repeated in every lane."""
