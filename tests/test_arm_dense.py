@@ -114,8 +114,9 @@ def test_forms() -> None:
     problem = lonely_minimum(LARGE.build())
     kernel = conv_kernel(problem.workload, problem.weights, problem.bias, NEON)
     assert kernel.rule.startswith("neon-long-dense-")
-    workload, _, _, bias = Product((2,), (2,), (5, 17, 19), ("int8", "int8", "int8"), (0, 0)).build()
+    workload, _, _, bias = Product((2,), (2,), (12, 64, 32), ("int8", "int8", "int8"), (0, 0)).build()
     assert matmul_kernel(workload, None, bias, NEON).rule.startswith("neon-long-packed-")
+    assert matmul_kernel(workload, None, bias, MIXED).rule.startswith("i8mm-mmla-packed-")
 
 
 def test_every_core_resolves() -> None:

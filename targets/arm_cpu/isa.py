@@ -1,4 +1,7 @@
-"""The instruction sets of 64-bit ARM: dot products over four or eight bytes a lane, and narrowing their results."""
+"""The instruction sets of 64-bit ARM: products of bytes in several forms, and narrowing their results.
+
+Costs and limits are those at which LLVM's code for a range of layers takes the fewest instructions.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,6 @@ _ISSUE = 2.0
 """Vector instructions a cycle."""
 _UNROLLED = 9
 """Dot products of an accumulator up to which LLVM unrolls all loops inside a tile."""
-_MOST_VECTORS = 4
-"""Vectors of channels beyond which LLVM's scheduling runs out of registers where products need temporaries."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,23 @@ class Neon(Isa):
     """Rounding and narrowing; elements stay in their order. Costs count instructions."""
 
     stripe_bytes: ClassVar[int] = 64 * 1024
+    packs: ClassVar[int] = 4
     prefetches: ClassVar[bool] = False
     adds_magic: ClassVar[bool] = True
     rounds_twice: ClassVar[bool] = True
     kept_weights: ClassVar[int] = 32 * 1024
     free: ClassVar[int] = 3
     """Registers that a tile leaves to LLVM's scheduling of loads."""
+    most_vectors: ClassVar[int] = 32
+    """Vectors of channels beyond which LLVM's scheduling runs out of registers, where products need temporaries."""
     load_cost: ClassVar[float] = 1.0
     """Instructions to load activations of one pixel."""
     loop_cost: ClassVar[float] = 3.0
     """Instructions of the reduction's loop itself."""
 
     def fits(self, pixels: int, vectors: int) -> bool:
-        return super().fits(pixels, vectors) and self._registers(pixels, vectors) <= self.registers - self.free
+        in_registers = self._registers(pixels, vectors) <= self.registers - self.free
+        return super().fits(pixels, vectors) and in_registers and vectors <= self.most_vectors
 
     def _registers(self, pixels: int, vectors: int) -> int:
         return pixels * vectors // self.pixels + pixels + vectors
@@ -97,13 +102,22 @@ class Neon(Isa):
 
 
 @dataclass(frozen=True)
-class Dotprod(Neon):
-    """ARMv8.2 `sdot` of signed bytes with one quad of four that a register holds.
-
-    Unsigned activations are shifted by 128.
-    """
+class Signed(Neon):
+    """Products of signed bytes, 16 activations of a pixel in a register; unsigned ones are shifted by 128."""
 
     together: ClassVar[int] = 4
+
+    def kept(self, x: list[Expr], dtype: str) -> list[Expr]:
+        return [x[0] ^ splat(128, "uint8", 16)] if dtype == "uint8" else x
+
+    def bias_offset(self, dtype: str) -> int:
+        return -128 if dtype == "uint8" else 0
+
+
+@dataclass(frozen=True)
+class Dotprod(Signed):
+    """ARMv8.2 `sdot` with one quad of four that a register holds."""
+
     free: ClassVar[int] = 7
     load_cost: ClassVar[float] = 0.5  # LLVM unrolls the loop, and then loads in pairs
     loop_cost: ClassVar[float] = 1.0
@@ -111,18 +125,12 @@ class Dotprod(Neon):
     def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
         return (_signed(x, dtype),)
 
-    def kept(self, x: list[Expr], dtype: str) -> list[Expr]:
-        return [x[0] ^ splat(128, "uint8", 16)] if dtype == "uint8" else x
-
     def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
         return (_element(kept[0], index),)
 
     def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
         # The repeated quad has to be the last operand for LLVM to choose the form by element.
         return llvm(f"{_NEON}.sdot", "int32x4", acc, load(weights, offset, self.bytes), x[0])
-
-    def bias_offset(self, dtype: str) -> int:
-        return -128 if dtype == "uint8" else 0
 
 
 @dataclass(frozen=True)
@@ -175,18 +183,11 @@ class Mmla(Neon):
 
 
 @dataclass(frozen=True)
-class Widening(Neon):
-    """ARMv8.0, without a dot product: several instructions a quad, whose temporaries need registers as well."""
-
-    def fits(self, pixels: int, vectors: int) -> bool:
-        return super().fits(pixels, vectors) and vectors <= _MOST_VECTORS
-
-
-@dataclass(frozen=True)
-class Long(Widening):
+class Long(Neon):
     """ARMv8.0: `smlal` of four widened weights with one widened activation of eight that a register holds."""
 
     together: ClassVar[int] = 2
+    most_vectors: ClassVar[int] = 4
     form: ClassVar[str] = "-long"
     multiplies_words: ClassVar[bool] = True
 
@@ -221,13 +222,13 @@ class Long(Widening):
 
 
 @dataclass(frozen=True)
-class Pairs(Widening):
+class Pairs(Signed):
     """ARMv8.0: products of bytes in int16, two of them added there, then pairs of lanes in int32.
 
-    Two products of -128 by -128 do not fit int16. Unsigned activations are shifted by 128.
+    Two products of -128 by -128 do not fit int16.
     """
 
-    together: ClassVar[int] = 4
+    most_vectors: ClassVar[int] = 4
 
     def takes(self, weights: np.ndarray) -> bool:
         return weights.min() > -128
@@ -235,9 +236,6 @@ class Pairs(Widening):
     def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
         pairs = tirx.reinterpret("int16x8", _signed(x, dtype))
         return tuple(tirx.reinterpret("int8x8", shuffle([pairs], range(i, 8, 2))) for i in (0, 1))
-
-    def kept(self, x: list[Expr], dtype: str) -> list[Expr]:
-        return [x[0] ^ splat(128, "uint8", 16)] if dtype == "uint8" else x
 
     def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
         pairs = tirx.reinterpret("int16x8", kept[0])
@@ -254,9 +252,6 @@ class Pairs(Widening):
     def arrange(self, quads: np.ndarray) -> np.ndarray:
         pairs = quads.reshape(*quads.shape[:-1], 2, 2)
         return np.moveaxis(pairs, -2, -3).reshape(*quads.shape[:-2], self.bytes)
-
-    def bias_offset(self, dtype: str) -> int:
-        return -128 if dtype == "uint8" else 0
 
 
 def _signed(x: Expr, dtype: str) -> Expr:

@@ -36,6 +36,7 @@ from qcompiler.lowering.tir import (
     loops_of,
     prefetch,
     reorder,
+    shuffle,
 )
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.epilogue import Epilogue, start_of
@@ -223,9 +224,11 @@ def dense_tile(
             if row_terms is None:
                 return value
             image = n if dense.x_steps[0] else int32(0)
-            i, j = pixels[group]
-            index = (image * height + row + i) * width + column + j
-            return value + tirx.Broadcast(load(row_terms, index), isa.lanes)
+            terms = []
+            for i, j in pixels[group * isa.pixels : (group + 1) * isa.pixels]:
+                index = (image * height + row + i) * width + column + j
+                terms.append(tirx.Broadcast(load(row_terms, index), isa.channels))
+            return value + (terms[0] if isa.pixels == 1 else shuffle(terms, range(isa.lanes)))
 
         def step(tap_row: Expr, tap_column: Expr, first: Expr, count: int) -> list[Stmt]:
             """Products with `count` quads from `first`, which are loaded together."""

@@ -52,6 +52,8 @@ class Isa(ABC):
     """What the names of rules say beside the instruction set, if it has several forms."""
     stripe_bytes: ClassVar[int] = 0
     """Bytes of activations and results to pass over for each block of small weights; 0 for those of one tile."""
+    packs: ClassVar[int] = 1
+    """Vectors of a right-hand side that are packed together at run time."""
     prefetches: ClassVar[bool] = True
     """Whether fetching the next block of weights ahead pays."""
     adds_magic: ClassVar[bool] = False

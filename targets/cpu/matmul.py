@@ -45,7 +45,7 @@ from qcompiler.targets.cpu.dense import (
     tile_start,
 )
 from qcompiler.targets.cpu.epilogue import STORED, Epilogue, start_of
-from qcompiler.targets.cpu.isa import BYTES, QUAD, Isa, isa_of
+from qcompiler.targets.cpu.isa import BYTES, Isa, product_isas_of
 from qcompiler.targets.spec import TargetSpec
 
 _SUM_LANES = 16
@@ -74,18 +74,19 @@ def matmul_packed(
     """Any zero points; a right-hand side that is no constant is packed at run time."""
     if not _is_regular(workload):
         return None
-    isa = isa_of(spec)
     dense = dense_of(workload)
-    _, tile = choose(dense, [isa])
-    blocks = channel_blocks(workload.n, tile.vectors, isa.lanes)
+    any_weights = np.array([-128], np.int8)
+    isa, tile = choose(dense, [isa for isa in product_isas_of(spec) if isa.takes(any_weights)])
+    blocks = channel_blocks(workload.n, tile.vectors, isa.channels)
+    lanes = isa.spread(blocks.channels)
     matrices = prod(workload.b_batch)
     factor = workload.a_zero_point + isa.bias_offset(workload.a_dtype)
     magic = start_of(isa, workload.requantize, workload.acc_bound)
     first = _bias(workload, bias) + magic
-    start, *parameters = packed_parameters(first, workload.requantize, 1, blocks.channels)
+    start, *parameters = packed_parameters(first, workload.requantize, 1, lanes)
     a = buffer("a", workload.a_shape, workload.a_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
-    packed_shape = (matrices * len(blocks.channels), dense.steps(QUAD) * tile.vectors * isa.bytes)
+    packed_shape = (matrices * len(blocks.channels), dense.steps(isa.depth) * tile.vectors * isa.bytes)
     inputs, constants, tiles, scratch = [a], list(parameters), [], []
     if b is None:
         right = buffer("b", workload.b_shape, workload.b_dtype)
@@ -103,7 +104,7 @@ def matmul_packed(
         signed = _signed(b).reshape(matrices, workload.k, workload.n)
         packed = [pack_weights(_as_channels(matrix), blocks, isa) for matrix in signed]
         starts = first - factor * signed.sum(1)
-        ordered = [pack_channels(row.astype(np.int32), 1, blocks.channels) for row in starts]
+        ordered = [pack_channels(row.astype(np.int32), 1, lanes) for row in starts]
         constants = [np.concatenate(packed), np.concatenate(ordered), *parameters]
         buffers = constant_buffers(constants)
         weights, columns, *parameter_buffers = buffers
@@ -218,19 +219,26 @@ def _pack_tile(
     factor: int,
 ) -> Tile:
     """Packs `b` as `pack_weights` does, and `columns = start - factor * sum_k b`, for signed `b`."""
-    count, vectors, lanes = blocks.channels.shape
+    count, vectors, channels = blocks.channels.shape
+    lanes, depth = isa.lanes, isa.depth
     k, n = workload.k, workload.n
-    block_lanes, quad_bytes = vectors * lanes, vectors * isa.bytes
-    pair, order = _quad_order(isa)
+    block_lanes, step_bytes = vectors * lanes, vectors * isa.bytes
+    order = isa.arrange(np.arange(isa.bytes).reshape(channels, depth)).tolist()
+    units = _packing_units(blocks, isa)
 
-    def quad_of(offsets: list[Expr]) -> Expr:
-        """Four rows, missing ones 0, as one vector in the order of `Isa.arrange`."""
-        rows = [load(b, offset, lanes) for offset in offsets]
+    def vectors_of(offsets: list[Expr], count: int) -> list[Expr]:
+        """`depth` rows, missing ones 0, as `count` vectors in the order of `Isa.arrange`."""
+        width = count * channels
+        rows = [load(b, offset, width) for offset in offsets]
         if workload.b_dtype == "uint8":
-            rows = [tirx.reinterpret(f"int8x{lanes}", row ^ splat(128, "uint8", lanes)) for row in rows]
-        rows += [splat(0, "int8", lanes)] * (QUAD - len(rows))
-        halves = [shuffle(rows[:2], pair), shuffle(rows[2:], pair)]
-        return shuffle(halves, order)
+            rows = [tirx.reinterpret(f"int8x{width}", row ^ splat(128, "uint8", width)) for row in rows]
+        rows += [splat(0, "int8", width)] * (depth - len(rows))
+        size = 1
+        while len(rows) > 1:
+            zipped = np.arange(2 * width * size).reshape(2, width, size).swapaxes(0, 1).reshape(-1)
+            rows = [shuffle(rows[i : i + 2], zipped) for i in range(0, len(rows), 2)]
+            size *= 2
+        return [shuffle(rows, [first + i for i in order]) for first in range(0, width * depth, isa.bytes)]
 
     def body(matrix: Expr, c: Expr) -> list[Stmt]:
         source = matrix * (k * n) + tile_start(c, blocks.span, n)
@@ -239,19 +247,22 @@ def _pack_tile(
         ones = isa.operand(splat(1, unchanged, isa.bytes), unchanged)
         sums = [tile.local(lanes, "int32") for _ in range(vectors)]
 
-        def step(quad: Expr, rows: int = QUAD) -> list[Stmt]:
+        def step(number: Expr, rows: int = depth) -> list[Stmt]:
             statements = []
-            for v, total in enumerate(sums):
-                offsets = [source + (quad * QUAD + j) * n + blocks.starts[v] for j in range(rows)]
-                target = block * (dense.dots(QUAD) * quad_bytes) + quad * quad_bytes + v * isa.bytes
-                statements.append(store(packed, target, quad_of(offsets), isa.bytes))
+            made = []
+            for unit in units:
+                offsets = [source + (number * depth + j) * n + blocks.starts[unit[0]] for j in range(rows)]
+                made += vectors_of(offsets, len(unit))
+            for v, (total, vector) in enumerate(zip(sums, made, strict=True)):
+                target = (block * dense.dots(depth) + number) * step_bytes + v * isa.bytes
+                statements.append(store(packed, target, vector, isa.bytes))
                 value = isa.dot(load(total, 0, lanes), ones, packed, target)
                 statements.append(store(total, 0, value, lanes))
             return statements
 
         statements = [store(total, 0, splat(0, "int32", lanes), lanes) for total in sums]
-        statements += loop(k // QUAD, step) if k >= QUAD else []
-        statements += step(int32(k // QUAD), k % QUAD) if k % QUAD else []
+        statements += loop(k // depth, step) if k >= depth else []
+        statements += step(int32(k // depth), k % depth) if k % depth else []
         for v, total in enumerate(sums):
             value = load(start, c * block_lanes + v * lanes, lanes)
             value = value - load(total, 0, lanes) * splat(factor, "int32", lanes)
@@ -263,11 +274,13 @@ def _pack_tile(
     return tile
 
 
-def _quad_order(isa: Isa) -> tuple[list[int], list[int]]:
-    """Shuffles that bring four rows, first two by two, into the order of `Isa.arrange`."""
-    lanes = isa.lanes
-    pair = np.arange(2 * lanes).reshape(2, lanes).T.reshape(-1)
-    # Byte j of a lane, in the concatenation of the two interleaved pairs of rows.
-    lane, j = np.meshgrid(np.arange(lanes), np.arange(QUAD), indexing="ij")
-    natural = np.where(j < 2, 2 * lane + j, 2 * lanes + 2 * lane + j - 2)
-    return pair.tolist(), isa.arrange(natural).tolist()
+def _packing_units(blocks: ChannelBlocks, isa: Isa) -> list[range]:
+    """Vectors of a block whose channels follow each other, up to `Isa.packs`."""
+    units: list[range] = []
+    for v, start in enumerate(blocks.starts):
+        follows = v and start == blocks.starts[v - 1] + isa.channels
+        if follows and len(units[-1]) < isa.packs:
+            units[-1] = range(units[-1].start, v + 1)
+        else:
+            units.append(range(v, v + 1))
+    return units
