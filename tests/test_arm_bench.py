@@ -202,9 +202,12 @@ def test_an_emulator_that_takes_no_plug_in(
     assert "takes plug-ins of QEMU 6 to 8" in error and "plugin requires another version" in error
 
 
-def test_a_float_model_is_not_counted(bundle: EmulatedBundle, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", str(bundle.path), "--emulate", "--reference", "model.onnx"]) == 2
-    assert "leave out --reference" in capsys.readouterr().err
+@pytest.mark.parametrize(("option", "value"), [("--reference", "model.onnx"), ("--threads", "2")])
+def test_what_counting_has_no_use_for(
+    bundle: EmulatedBundle, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(bundle.path), "--emulate", option, value]) == 2
+    assert f"leave out {option}" in capsys.readouterr().err
 
 
 def test_a_bundle_of_this_machine_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,8 @@ _LOOPS = 5
 def bench_emulated(options: Namespace) -> None:
     if options.reference:
         raise QCompilerError("--emulate counts instructions of the bundle alone; leave out --reference")
+    if options.threads > 1:
+        raise QCompilerError("--emulate counts instructions of one thread; leave out --threads")
     bundle = load_emulated(options.bundle)
     spec = resolve_target(str(bundle.manifest.target["name"]))
     with progress(options.quiet) as shown:
