@@ -30,6 +30,7 @@ PASSES: dict[str, Callable[[], type[ModulePass]]] = {
     "correct-bias": _load("qcompiler.passes.correct_bias", "CorrectBias"),
     "correct-bias-empirical": _load("qcompiler.passes.correct_bias_empirical", "CorrectBiasEmpirical"),
     "store-float16": _load("qcompiler.passes.store_float16", "StoreFloat16"),
+    "compute-float16": _load("qcompiler.passes.compute_float16", "ComputeFloat16"),
     "insert-qdq": _load("qcompiler.passes.insert_qdq", "InsertQDQ"),
     "integerize": _load("qcompiler.passes.integerize", "Integerize"),
     "legalize": _load("qcompiler.passes.legalize", "Legalize"),

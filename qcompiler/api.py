@@ -101,7 +101,7 @@ def quantizing_passes(options: QuantizeOptions) -> tuple[ModulePass, ...]:
         GroupWeights(group=options.weight_group, bits=options.weight_bits),
         *parse("round-weights" if options.weight_rounding == "gptq" else ""),
         *parse(correct[options.bias_correction]),
-        *parse("store-float16" if half else ""),
+        *parse("store-float16,compute-float16" if half else ""),
         *parse("insert-qdq"),
     )
 

@@ -40,6 +40,8 @@ class TargetSpec:
     """Run time of a matrix product with a nonzero weight zero point relative to the same one without it."""
     constant_rhs_only: bool
     """Whether matrix products need a constant right-hand side (packed at compile time)."""
+    float16: bool = False
+    """Whether it computes in float16, twice as many elements in a vector as of float32."""
     toolchain: Toolchain = NATIVE
     """What links bundles, and runs them where this machine cannot."""
 

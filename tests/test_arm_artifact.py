@@ -320,7 +320,7 @@ def test_command(command: str, folder: Path, bundle: EmulatedBundle, capsys: pyt
 def test_inspect_names_features_and_arena(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", f"{folder}/OUT"]) == 0
     text = capsys.readouterr().out
-    assert "needs      CPU with asimd, asimddp" in text
+    assert "needs      CPU with asimd, asimdhp, asimddp" in text
     ratio = re.search(r"arena +.*, ([\d.]+) times the .* that live at the same time", text)
     assert ratio is not None
     assert 1.0 <= float(ratio[1]) <= 1.2

@@ -30,6 +30,7 @@ from qcompiler.ir.text import parse_module
 from qcompiler.ir.values import body, dtype_of, input_names, shape
 from qcompiler.model import Model
 from qcompiler.pipeline import CompilerContext, PassManager, parse, registry
+from qcompiler.targets.spec import TargetSpec, resolve_target
 
 FILES = sorted((Path(__file__).parent / "filecheck").glob("*.mlir"))
 
@@ -44,7 +45,7 @@ def _store(module: ModuleOp, text: str) -> ConstantStore:
     return ConstantStore(arrays)
 
 
-def _run(text: str, source: str, pipeline: str) -> str:
+def _run(text: str, source: str, pipeline: str, target: TargetSpec | None) -> str:
     try:
         module = parse_module(text, source)
         model = Model(module, _store(module, text), source)
@@ -56,7 +57,7 @@ def _run(text: str, source: str, pipeline: str) -> str:
             }
             for _ in range(4)
         ]
-        context = CompilerContext(model.store, calibration=feeds, source=source)
+        context = CompilerContext(model.store, calibration=feeds, target=target, source=source)
         PassManager(parse(pipeline)).run(model, context)
     except QCompilerError as error:
         return f"error: {error}\n"
@@ -70,9 +71,10 @@ def test_file(path: Path) -> None:
     commands = re.findall(r"^// RUN: qcompiler opt %s (.*)$", text, re.MULTILINE)
     assert commands
     for command in commands:
-        option, pipeline = shlex.split(command)
-        assert option == "-p"
-        output = "// -----\n".join(_run(part, path.name, pipeline) for part in text.split("// -----\n"))
+        *target, option, pipeline = shlex.split(command)
+        assert option == "-p" and target[:-1] in ([], ["--target"])
+        spec = resolve_target(target[-1]) if target else None
+        output = "// -----\n".join(_run(part, path.name, pipeline, spec) for part in text.split("// -----\n"))
         options = Options(match_filename=str(path))
         with path.open() as file:
             parser = Parser(options, file, *pattern_for_opts(options))

@@ -246,10 +246,24 @@ def emit(nest: Nest, lanes: int) -> Stmt:
     """Code for the nest, by the first rule that applies.
 
     Args:
-        lanes: float32 values in one vector register.
+        lanes: float32 values in one vector register; a nest that computes in float16 takes twice as many.
     """
+    lanes *= 2 if _computes_in_float16(nest.value) else 1
     pieces = [simplify(nest)] if nest.reduction else list(split_cases(nest))
     return sequence([_emit_piece(fuse_axes(piece), lanes) for piece in pieces])
+
+
+def _computes_in_float16(value: Expr) -> bool:
+    """Whether a value does more with float16 than to load and convert it."""
+    found = []
+
+    def visit(node: Expr) -> Expr:
+        if str(node.ty) == "float16":
+            found.append(node)
+        return node
+
+    structural_map(value, ((tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Max, tirx.Min, tvm.ir.Call), visit))
+    return bool(found)
 
 
 def _emit_piece(nest: Nest, lanes: int) -> Stmt:

@@ -137,7 +137,14 @@ def _name(call: tvm.ir.Call) -> str:
 
 
 def _function(call: tvm.ir.Call) -> Callable[[Bindings, Expr], Expr] | None:
-    return _FUNCTIONS.get(_name(call)) if str(call.ty) == "float32" else None
+    return _FUNCTIONS.get(_name(call)) if str(call.ty) in ("float32", "float16") else None
+
+
+def _in_float32(call: tvm.ir.Call) -> Expr:
+    """Elementary functions of float16 are those of float32, rounded."""
+    if str(call.ty) != "float16" or _name(call) not in _FUNCTIONS:
+        return call
+    return tvm.ir.Call(call.op, [call.args[0].astype("float32")], ret_ty=tvm.ir.PrimType("float32")).astype("float16")
 
 
 def is_vectorizable(value: Expr) -> bool:
@@ -163,7 +170,7 @@ def expand_calls(value: Expr, lane: Expr, width: int) -> tuple[list[Stmt], Expr]
         symbol = _LIBRARY.get(_name(call)) if str(call.ty) == "float32" else None
         return call if symbol is None else tirx.call_extern("float32", symbol, *call.args)
 
-    value = structural_map(value, (tvm.ir.Call, call_library))
+    value = structural_map(structural_map(value, (tvm.ir.Call, _in_float32)), (tvm.ir.Call, call_library))
     if any(_name(call) == _LAZY for call in _calls(value)):
         return [], value
     bind = Bindings(lane, width)

@@ -23,6 +23,7 @@ _DOTPROD = TargetSpec(
     narrow_weights=False,
     weight_zero_point_cost=1.1,
     constant_rhs_only=False,
+    float16=True,
 )
 _INSTRUCTION_SETS = {
     "dotprod": ("cortex-a55", "cortex-a76", "cortex-a78"),
@@ -47,6 +48,7 @@ _SPECS = {
             name=f"arm-cpu:{core}",
             instruction_set=instruction_set,
             narrow_weights=instruction_set == "neon",
+            float16=instruction_set != "neon",
             toolchain=_toolchain(instruction_set),
         )
         for instruction_set, cores in _INSTRUCTION_SETS.items()
@@ -54,11 +56,15 @@ _SPECS = {
     },
 }
 _ATTRIBUTES = {
-    "dotprod": ["+neon", "+dotprod"],
-    "i8mm": ["+neon", "+dotprod", "+i8mm", "-sve"],
+    "dotprod": ["+neon", "+dotprod", "+fullfp16"],
+    "i8mm": ["+neon", "+dotprod", "+fullfp16", "+i8mm", "-sve"],
     "neon": ["+neon"],
 }
-_FLAGS = {"dotprod": ("asimd", "asimddp"), "i8mm": ("asimd", "asimddp", "i8mm"), "neon": ("asimd",)}
+_FLAGS = {
+    "dotprod": ("asimd", "asimdhp", "asimddp"),
+    "i8mm": ("asimd", "asimdhp", "asimddp", "i8mm"),
+    "neon": ("asimd",),
+}
 _GENERIC_CORE = "cortex-a55"
 _SCHEDULED_FOR = {"cortex-a76": _GENERIC_CORE, "cortex-a78": _GENERIC_CORE}
 """The core whose latencies LLVM schedules for, where it is not the named one.
