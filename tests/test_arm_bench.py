@@ -157,6 +157,13 @@ def test_vector_registers_on_the_stack(name: str, operands: str, expected: bool)
     assert spills(name, operands) is expected
 
 
+@pytest.fixture
+def few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worse estimates in less time."""
+    monkeypatch.setattr(cycles, "_ITERATIONS", 10)
+
+
+@pytest.mark.usefixtures("few_iterations")
 def test_the_command_prints_json(bundle: EmulatedBundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(bundle.path), "--emulate", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -168,6 +175,7 @@ def test_the_command_prints_json(bundle: EmulatedBundle, capsys: pytest.CaptureF
     assert {step["rule"].split("-")[1] for step in document["steps"] if step["dots"]} == {"dense", "depthwise"}
 
 
+@pytest.mark.usefixtures("few_iterations")
 def test_the_command_prints_tables(bundle: EmulatedBundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(bundle.path), "--emulate"]) == 0
     out = capsys.readouterr().out

@@ -102,7 +102,7 @@ def _cycles(blocks: Sequence[Block], command: Sequence[str]) -> list[float]:
         lines = [f"{name} {_operands(operands)}" for name, operands in block.instructions]
         regions += [f"# LLVM-MCA-BEGIN {i}", *lines, f"# LLVM-MCA-END {i}"]
     done = subprocess.run(
-        [*command, f"-iterations={_ITERATIONS}", "-json"],
+        [*command, f"-iterations={_ITERATIONS}", "-resource-pressure=false", "-instruction-info=false", "-json"],
         input="\n".join(regions) + "\n",
         capture_output=True,
         text=True,
