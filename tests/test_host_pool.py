@@ -30,10 +30,13 @@ GEOMETRIES = [  # kernel, strides, pads, dilations
     ((5, 6), (1, 1), (2, 3, 2, 2), (1, 1)),
     ((1, 3), (1, 2), (0, 1, 0, 1), (1, 3)),
     ((2, 2), (3, 3), (0, 0, 3, 4), (1, 1)),
+    ((6, 5), (2, 1), (3, 1, 2, 4), (1, 1)),
 ]
+one_host_and_arm = pytest.mark.parametrize("spec", [SPEC, *ARM], ids=lambda spec: spec.name)
 every_spec = pytest.mark.parametrize("spec", [*SPECS, *ARM], ids=lambda spec: spec.name)
 
 
+@one_host_and_arm
 @pytest.mark.parametrize(
     ("dtype", "halo", "border"),
     [
@@ -44,16 +47,16 @@ every_spec = pytest.mark.parametrize("spec", [*SPECS, *ARM], ids=lambda spec: sp
         ("int16", NO_HALO, 0),
     ],
 )
-def test_max_pool(dtype, halo, border):
+def test_max_pool(spec, dtype, halo, border):
     cases = []
     for geometry, channels in product(GEOMETRIES, (3, 24)):
         # Small values, so that padding would win if it took part.
         x = np.minimum(stored((2, 9, 8, channels), dtype), LOWEST[dtype] + 90)
         y = pool.max_pool(x, *geometry, layout="NHWC")
         views = view(x, halo), view(y, OUT_HALO)
-        kernel = max_pool_kernel(*views, *geometry, border, SPEC)
+        kernel = max_pool_kernel(*views, *geometry, border, spec)
         cases.append(Case(kernel, [(views[0], x)], [(views[1], y)], 77 if border is None else border))
-    check(cases, SPEC)
+    check(cases, spec)
 
 
 @every_spec
@@ -68,6 +71,7 @@ def test_max_pool_of_any_channels(spec):
     check(cases, spec)
 
 
+@one_host_and_arm
 @pytest.mark.parametrize("count_include_pad", [False, True])
 @pytest.mark.parametrize(
     ("dtypes", "halo", "rounding"),
@@ -80,7 +84,7 @@ def test_max_pool_of_any_channels(spec):
         (("uint8", "int16"), NO_HALO, "fixed"),
     ],
 )
-def test_average_pool(count_include_pad, dtypes, halo, rounding):
+def test_average_pool(spec, count_include_pad, dtypes, halo, rounding):
     zero_point, scales = 17, (0.03, 0.041)
     limits = LOWEST[dtypes[1]] + 2, HIGHEST[dtypes[1]] - 20
     x = stored((2, 9, 8, 24), dtypes[0])
@@ -91,9 +95,9 @@ def test_average_pool(count_include_pad, dtypes, halo, rounding):
         multiplier = pool.average_multiplier(*scales, pool.pool_counts(x.shape[1:3], *whole))
         requantize = Requantize(rounding, multiplier, 5, limits, dtypes[1])
         views = view(x, halo), view(y, OUT_HALO)
-        kernel = average_pool_kernel(*views, *geometry, zero_point, requantize, SPEC)
+        kernel = average_pool_kernel(*views, *geometry, zero_point, requantize, spec)
         cases.append(Case(kernel, [(views[0], x)], [(views[1], y)], border=zero_point))
-    check(cases, SPEC)
+    check(cases, spec)
 
 
 def mean_case(shape, axes, keepdims, dtype, rounding, spec, halo=NO_HALO):
@@ -106,15 +110,16 @@ def mean_case(shape, axes, keepdims, dtype, rounding, spec, halo=NO_HALO):
     return Case(kernel, [(views[0], x)], [(views[1], y)])
 
 
+@one_host_and_arm
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-def test_global_average_pool(dtype):
+def test_global_average_pool(spec, dtype):
     sizes = [((7, 7), NO_HALO), ((7, 7), HALO), ((20, 21), NO_HALO)]
     check(
         [
-            mean_case((2, *size, channels), (1, 2), True, dtype, "fp32", SPEC, halo)
+            mean_case((2, *size, channels), (1, 2), True, dtype, "fp32", spec, halo)
             for channels, (size, halo) in product(CHANNELS, sizes)
         ],
-        SPEC,
+        spec,
     )
 
 

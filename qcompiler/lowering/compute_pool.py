@@ -19,12 +19,14 @@ from qcompiler.lowering.schedule_generic import (
     piece_start,
     power_of_two,
 )
-from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, int32, llvm, load, loop, splat, store, vector
-from qcompiler.lowering.view import View
+from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, buffer, int32, llvm, load, loop, splat, store, vector
+from qcompiler.lowering.view import View, row_major
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.spec import TargetSpec
 
 _UNROLLED_TAPS = 25
+_UNSEPARATED_TAPS = 16
+"""Largest window whose maximum is not taken row by row first."""
 _FEWEST_LANES = 4
 """Lanes below which a vector along the reduced axis is not worth its horizontal sum."""
 
@@ -49,23 +51,41 @@ def max_pool_kernel(
     windows = _windows(x, y, kernel, strides, pads, dilations, halo=border == lowest)
     builder = KernelBuilder(spec)
     source, target = builder.operand(x), builder.output(y)
-    lanes = power_of_two(min(builder.lanes(x.dtype), x.shape[3]))
+    lanes = builder.lanes(x.dtype)
+    if prod(kernel) <= _UNSEPARATED_TAPS:
+        return builder.kernel("max-pool", [_maxima("windows", windows, source, target, y.shape, lanes)])
+    vertical, horizontal = windows
+    shape = (*x.shape[:2], *y.shape[2:])
+    rows = Strided(buffer("rows", shape, x.dtype), 0, row_major(shape))
+    builder.scratch.append(rows.buffer)
+    across = _maxima("rows", [_single(x.shape[1]), horizontal], source, rows, shape, lanes)
+    down = _maxima("columns", [replace(vertical, room=(0, 0)), _single(y.shape[2])], rows, target, y.shape, lanes)
+    return builder.kernel("max-pool", [across, down])
+
+
+def _maxima(
+    name: str, windows: Sequence[_Window], source: Strided, target: Strided, extents: tuple[int, ...], most_lanes: int
+) -> Tile:
+    """The largest element of each window; `extents` are those of the result, vectors have up to `most_lanes`."""
+    dtype = str(source.buffer.dtype)
+    lowest, channels = int(np.iinfo(dtype).min), extents[3]
+    lanes = power_of_two(min(most_lanes, channels))
 
     def body(n: Expr, h: Expr, w: Expr, c: Expr) -> list[Stmt]:
-        c = piece_start(c, lanes, x.shape[3])
-        best = tile.local(lanes, x.dtype)
+        c = piece_start(c, lanes, channels)
+        best = tile.local(lanes, dtype)
 
         def update(value: Expr, inside: Expr | None) -> Stmt:
             if inside is not None:
-                value = tirx.Select(inside, value, splat(lowest, x.dtype, lanes))
+                value = tirx.Select(inside, value, splat(lowest, dtype, lanes))
             return store(best, 0, tirx.max(load(best, 0, lanes), value), lanes)
 
         taps = _taps(windows, source, (n, h, w, c), lanes, update, repeatable=True)
-        start = store(best, 0, splat(lowest, x.dtype, lanes), lanes)
+        start = store(best, 0, splat(lowest, dtype, lanes), lanes)
         return [start, *taps, store(target.buffer, target.offset((n, h, w, c)), load(best, 0, lanes), lanes)]
 
-    tile = Tile("windows", _pool_loops(y, lanes), body, [source.buffer], [target.buffer])
-    return builder.kernel("max-pool", [tile])
+    tile = Tile(name, _pool_loops(extents, lanes), body, [source.buffer], [target.buffer])
+    return tile
 
 
 def average_pool_kernel(
@@ -89,7 +109,7 @@ def average_pool_kernel(
     source, target = builder.operand(x), builder.output(y)
     count = prod(kernel)
     narrow = _sum_dtype(x.dtype, count)
-    lanes = power_of_two(min(builder.lanes(narrow), x.shape[3]))
+    lanes = power_of_two(min(_sum_lanes(builder, narrow), x.shape[3]))
     finish = _Finish(builder, requantize, count * zero_point, y.dtype)
 
     def body(n: Expr, h: Expr, w: Expr, c: Expr) -> list[Stmt]:
@@ -107,7 +127,7 @@ def average_pool_kernel(
         return [start, *taps, store(target.buffer, target.offset((n, h, w, c)), result, lanes)]
 
     reads = [source.buffer, *finish.buffers]
-    tile = Tile("windows", _pool_loops(y, lanes), body, reads, [target.buffer])
+    tile = Tile("windows", _pool_loops(y.shape, lanes), body, reads, [target.buffer])
     return builder.kernel("average-pool", [tile])
 
 
@@ -176,6 +196,11 @@ class _Window:
         return nearest, nearest.equal(position)
 
 
+def _single(extent: int) -> _Window:
+    """Windows of one element."""
+    return _Window(extent, extent, 1, 1, 0, 1, (0, 0))
+
+
 def _windows(
     x: View,
     y: View,
@@ -216,8 +241,8 @@ def _taps(
     return loop(vertical.kernel, lambda i: loop(horizontal.kernel, lambda j: tap(i, j), "kw"), "kh")
 
 
-def _pool_loops(y: View, lanes: int) -> dict[str, int]:
-    n, h, w, c = y.shape
+def _pool_loops(extents: Sequence[int], lanes: int) -> dict[str, int]:
+    n, h, w, c = extents
     return {"n": n, "h": h, "w": w, "c": -(-c // lanes)}
 
 
@@ -274,9 +299,7 @@ def _mean_of_columns(problem: _Mean) -> Tile:
     """Sums a vector of neighbouring results at a time; a single one where they do not lie side by side."""
     last = problem.outer[-1]
     contiguous = problem.kept.strides[-1] == problem.target.strides[-1] == 1
-    # Sums of 16 bits take two registers for a register of elements, which keeps the loads whole.
-    widest = problem.builder.lanes(problem.sum_dtype) * (2 if problem.sum_dtype != "int32" else 1)
-    lanes = power_of_two(min(widest, last)) if contiguous else 1
+    lanes = power_of_two(min(_sum_lanes(problem.builder, problem.sum_dtype), last)) if contiguous else 1
 
     def body(*indices: Expr) -> list[Stmt]:
         indices = (*indices[:-1], piece_start(indices[-1], lanes, last))
@@ -301,7 +324,7 @@ def _mean_of_columns(problem: _Mean) -> Tile:
 def _mean_along_rows(problem: _Mean) -> Tile | None:
     """Vectors along the reduced axis, added up horizontally at the end."""
     length = problem.inner[-1]
-    lanes = power_of_two(min(problem.builder.lanes("int32"), length))
+    lanes = power_of_two(min(problem.builder.stored_lanes, length))
     if problem.reduced.strides[-1] != 1 or lanes < _FEWEST_LANES:
         return None
 
@@ -335,6 +358,11 @@ def _nest(extents: Sequence[int], body: Callable[..., list[Stmt]], *indices: Exp
     if not extents:
         return body(*indices)
     return loop(extents[0], lambda i: _nest(extents[1:], body, *indices, i), f"r{len(indices)}")
+
+
+def _sum_lanes(builder: KernelBuilder, dtype: str) -> int:
+    """Elements to add up together: sums of 16 bits take two registers, which keeps the loads of bytes whole."""
+    return builder.lanes(dtype) * (2 if dtype != "int32" else 1)
 
 
 def _sum_dtype(dtype: str, count: int) -> str:

@@ -176,6 +176,32 @@ def rows(problem: Elementwise) -> Tile | None:
     return _along_last_axis("rows", problem, power_of_two(min(problem.lanes, problem.extents[-1])))
 
 
+def every_second(problem: Elementwise) -> Tile | None:
+    """Every second element along the last axis of one input: whole vectors are loaded in pairs, half of them kept.
+
+    Pairs start at even elements, as do all rows of the input, so that they end inside it.
+    """
+    if len(problem.inputs) != 1 or problem.inputs[0].selectors or problem.output.strides[-1] != 1:
+        return None
+    x, y = problem.inputs[0], problem.output
+    *outer, step = x.strides
+    size = int(np.prod([int(extent) for extent in x.buffer.shape]))
+    if step != 2 or any(stride % 2 for stride in (*outer, size)):
+        return None
+    first, length = x.origin % 2, problem.extents[-1]
+    lanes = power_of_two(min(problem.lanes, length))
+
+    def body(*indices: Expr) -> list[Stmt]:
+        indices = (*indices[:-1], piece_start(indices[-1], lanes, length))
+        start = x.offset(indices) - first
+        pair = [load(x.buffer, start + i * lanes, lanes) for i in range(2)]
+        kept = shuffle(pair, range(first, lanes * 2, 2))
+        return [store(y.buffer, y.offset(indices), problem.body([kept], lanes), lanes)]
+
+    loops = {f"i{axis}": extent for axis, extent in enumerate((*problem.extents[:-1], -(-length // lanes)))}
+    return Tile("every-second", loops, body, problem.reads, [y.buffer])
+
+
 def blocks(problem: Elementwise) -> Tile | None:
     """Register transposes: the one input is contiguous along another axis than the output."""
     if (
@@ -247,7 +273,7 @@ def elements(problem: Elementwise) -> Tile:
     return _along_last_axis("elements", problem, 1)
 
 
-RULES: tuple[Rule, ...] = (rows, blocks, elements)
+RULES: tuple[Rule, ...] = (rows, every_second, blocks, elements)
 
 
 def schedule_elementwise(problem: Elementwise, rules: Sequence[Rule] = RULES) -> Tile:
