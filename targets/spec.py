@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import ModuleType
+from typing import Literal
 
 from qcompiler.arithmetic.requantize import Rounding
 from qcompiler.errors import TargetError
@@ -42,6 +43,8 @@ class TargetSpec:
     """Whether matrix products need a constant right-hand side (packed at compile time)."""
     float16: bool = False
     """Whether it computes in float16, twice as many elements in a vector as of float32."""
+    driver: Literal["", "opencl"] = ""
+    """What runs the kernels of a device with memory of its own; empty where they are functions of a library."""
     toolchain: Toolchain = NATIVE
     """What links bundles, and runs them where this machine cannot."""
 

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .memory import MemoryPlan, align, plan_memory, scratch_name
-from .program import SLACK, Program
+from .program import ALIGNMENT, SLACK, Program
 
 if TYPE_CHECKING:
     from .kernels import LoweredKernel
@@ -128,8 +128,8 @@ def build_object(program: Program, target: dict, *, prefix: str = "model", threa
     return CompiledProgram(tuple(objects), prefix, weights, plan, trace_plan, distinct, calls, threads)
 
 
-def pack_weights(program: Program) -> Weights:
-    """Places every constant at a multiple of `ALIGNMENT`, identical arrays once."""
+def pack_weights(program: Program, alignment: int = ALIGNMENT) -> Weights:
+    """Places every constant at a multiple of `alignment`, identical arrays once."""
     placed: dict[bytes, int] = {}
     pieces: list[tuple[int, np.ndarray]] = []
     end = 0
@@ -142,10 +142,10 @@ def pack_weights(program: Program) -> Weights:
             if key not in placed:
                 placed[key] = end
                 pieces.append((end, data))
-                end = align(end + data.size)
+                end = align(end + data.size, alignment)
             row.append(placed[key])
         offsets.append(tuple(row))
-    blob = np.zeros(align(end + SLACK), np.uint8)
+    blob = np.zeros(align(end + SLACK, alignment), np.uint8)
     for offset, data in pieces:
         blob[offset : offset + data.size] = data
     return Weights(blob, tuple(offsets))

@@ -12,7 +12,7 @@ from .program import ALIGNMENT, SLACK, Program
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Offsets in bytes, multiples of `ALIGNMENT`; `lower_bound` is the largest sum of sizes alive at once."""
+    """Offsets in bytes; `lower_bound` is the largest sum of sizes alive at once."""
 
     offsets: dict[str, int]
     arena_bytes: int
@@ -33,19 +33,19 @@ def scratch_name(step: int, index: int) -> str:
     return f"step{step}/scratch{index}"
 
 
-def align(nbytes: int) -> int:
-    """Rounds up to a multiple of `ALIGNMENT`."""
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+def align(nbytes: int, alignment: int = ALIGNMENT) -> int:
+    """Rounds up to a multiple of `alignment`."""
+    return -(-nbytes // alignment) * alignment
 
 
-def plan_memory(program: Program, *, reuse: bool = True) -> MemoryPlan:
-    """Places buffers so that no two that live at the same time overlap.
+def plan_memory(program: Program, *, reuse: bool = True, alignment: int = ALIGNMENT) -> MemoryPlan:
+    """Places buffers, each at a multiple of `alignment`, so that no two that live at the same time overlap.
 
     A buffer lives from the step that writes it to the last step that reads it, a scratch buffer in its own
     step. With `reuse=False` every buffer keeps its place to the end of the run, so that all of them can be
     read afterwards; scratch buffers may still share memory with each other.
     """
-    live = _live_ranges(program, reuse)
+    live = _live_ranges(program, reuse, alignment)
     interference = _interference(live)
     orders = [
         sorted(live, key=lambda n: (-live[n].nbytes, live[n].first)),
@@ -59,21 +59,21 @@ def plan_memory(program: Program, *, reuse: bool = True) -> MemoryPlan:
     return MemoryPlan(offsets, _extent(offsets, live), _lower_bound(live))
 
 
-def _live_ranges(program: Program, reuse: bool) -> dict[str, _Live]:
+def _live_ranges(program: Program, reuse: bool, alignment: int) -> dict[str, _Live]:
     live: dict[str, _Live] = {}
     end = len(program.steps)
     external = program.external
     for index, step in enumerate(program.steps):
         for name in step.outputs:
             if name not in external:
-                nbytes = align(program.buffers[name].nbytes + SLACK)
+                nbytes = align(program.buffers[name].nbytes + SLACK, alignment)
                 live[name] = _Live(nbytes, index, index) if reuse else _Live(nbytes, 0, end)
         for name in step.inputs:
             if reuse and name in live:
                 live[name] = _Live(live[name].nbytes, live[name].first, index)
         for position, (shape, dtype) in enumerate(step.kernel.scratch):
             nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-            live[scratch_name(index, position)] = _Live(align(nbytes + SLACK), index, index)
+            live[scratch_name(index, position)] = _Live(align(nbytes + SLACK, alignment), index, index)
     return live
 
 
