@@ -21,6 +21,8 @@ from qcompiler.targets.spec import TargetSpec, resolve_target
 
 DOTPROD, MIXED, NEON = (resolve_target(f"arm-cpu:{core}") for core in ("cortex-a76", "neoverse-n2", "cortex-a53"))
 LARGE = Case((1, 14, 14, 256), 64, (3, 3), pads=ONE, x_dtype="int8", y_dtype="int8")
+SPILL = r"^\t(?:str|stp|stur|ldr|ldp|ldur)\t[qds]\d.*\[sp"
+"""A register of vectors on the stack."""
 PRODUCTS = "sdot|udot|usdot|sudot|smmla|usmmla|smull2?|smlal2?|sadalp"
 
 
@@ -71,6 +73,25 @@ def test_inner_loop_of_a_large_convolution(spec: TargetSpec, x_dtype: str, share
         assert len(products) >= share * len(found), body
         assert "[sp" not in body, body
         assert not {"bl", "blr"} & set(found), body
+
+
+@pytest.mark.parametrize("channels", [16, 24, 32, 64, 96])
+def test_short_reductions_hardly_spill(channels: int) -> None:
+    """LLVM would load the weights of all tiles first, and keep them on the stack."""
+    text = text_of(Case((1, 14, 14, channels), 6 * channels, (1, 1), x_dtype="int8", y_dtype="int8").build(), DOTPROD)
+    for body in (body for body in innermost_loops(text) if re.search(PRODUCTS, body)):
+        assert len(re.findall(SPILL, body, flags=re.M)) <= 0.02 * len(instructions(body)), body
+
+
+def test_depthwise_tiles_hardly_spill() -> None:
+    """Where LLVM loads all rows of a tile first; tiles of fewer outputs need no stack, but more instructions."""
+    for channels in (144, 384):
+        case = Case((1, 28, 28, channels), channels, (3, 3), pads=ONE, group=channels, x_dtype="int8", y_dtype="int8")
+        text = text_of(case.build(), DOTPROD)
+        bodies = [body for body in innermost_loops(text) if re.search(PRODUCTS, body)]
+        assert bodies
+        for body in bodies:
+            assert len(re.findall(SPILL, body, flags=re.M)) <= 0.05 * len(instructions(body)), body
 
 
 def test_products_by_element_without_shifted_activations() -> None:

@@ -19,6 +19,8 @@ _ISSUE = 2.0
 """Vector instructions a cycle."""
 _UNROLLED = 9
 """Dot products of an accumulator up to which LLVM unrolls all loops inside a tile."""
+_PARTLY_UNROLLED = 64
+"""Those up to which it may unroll some."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,9 @@ class Dotprod(Signed):
     free: ClassVar[int] = 7
     load_cost: ClassVar[float] = 0.5  # LLVM unrolls the loop, and then loads in pairs
     loop_cost: ClassVar[float] = 1.0
+
+    def hides_weights(self, steps: int) -> bool:
+        return steps <= _PARTLY_UNROLLED
 
     def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
         return (_signed(x, dtype),)

@@ -186,11 +186,13 @@ def dense_tile(
     y: Buffer,
     row_terms: Buffer | None = None,
     batch_of: Callable[[Expr], Expr] | None = None,
+    zero: Buffer | None = None,
 ) -> Tile:
     """The block `tile` under the loops `n`, `h`, `w`, `c` over images, rows, columns and channel blocks.
 
     `row_terms` holds an int32 for each pixel (of one image, if all read the same), which is added to all its
     channels. `batch_of` gives the entry of `weights` and `bias` that an image uses, where there are several.
+    `zero` holds one int32 of that value: what LLVM cannot know to be the same for all tiles it does not keep.
     """
     images, height, width = dense.grid
     blocks = channel_blocks(dense.channels, tile.vectors, isa.channels)
@@ -240,7 +242,9 @@ def dense_tile(
                 following = (packed + 1) * block_bytes + ahead
                 statements.append(prefetch(weights, tirx.min(following, int32(weight_bytes - 1))))
             offsets = [source + (i * dense.x_steps[1] + j * dense.x_steps[2]) for i, j in pixels]
-            return statements + products.add(offsets, weights, packed * block_bytes + flat * step_bytes, count)
+            hidden = int32(0) if zero is None else (h + w) & load(zero, 0)
+            place = packed * block_bytes + flat * step_bytes + hidden
+            return statements + products.add(offsets, weights, place, count)
 
         def run(tap_row: Expr, tap_column: Expr) -> list[Stmt]:
             group = isa.together
@@ -326,9 +330,12 @@ def constant_kernel(
     start = start_of(isa, requantize, acc_bound)
     shifted = bias + start - isa.bias_offset(dense.x_dtype) * sums
     constants = (packed, *packed_parameters(shifted, requantize, dense.groups, isa.spread(blocks.channels)))
+    hides = isa.hides_weights(dense.steps(isa.depth))
+    constants = (*constants, np.zeros(1, np.int32)) if hides else constants
     buffers = constant_buffers(constants)
-    epilogue = Epilogue(isa, requantize, buffers[2:], acc_bound, start)
-    block = dense_tile(dense, tile, isa, x, buffers[0], buffers[1], epilogue, y)
+    parameters, zero = (buffers[2:-1], buffers[-1]) if hides else (buffers[2:], None)
+    epilogue = Epilogue(isa, requantize, parameters, acc_bound, start)
+    block = dense_tile(dense, tile, isa, x, buffers[0], buffers[1], epilogue, y, zero=zero)
     schedule = schedule_tile([x, *buffers, y], [block], packed.nbytes, stripe_of(dense, tile, isa))
     return Kernel(schedule.mod["main"], rule_name(spec, isa, "dense", tile), constants)
 

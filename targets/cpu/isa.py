@@ -101,6 +101,13 @@ class Isa(ABC):
         """Estimated cycles of a tile beside its dot products: loop control, addresses, requantizing and storing."""
         return -(-accumulators // 4) * 4 * 2.0 + accumulators + 12.0
 
+    def hides_weights(self, steps: int) -> bool:
+        """Whether LLVM has to be kept from loading the weights of all tiles at once.
+
+        It moves loads of an unrolled loop in front of the loops around it, and then spills them.
+        """
+        return False
+
     def broadcast(self, quad: Expr) -> Expr:
         """Four bytes repeated in every lane."""
         word = tirx.reinterpret("int32", quad)
