@@ -1,0 +1,240 @@
+"""Instructions of one inference on 64-bit ARM: our bundle against onnxruntime's int8, both counted in QEMU.
+
+    python benchmarks/arm.py [MODEL ...] [--target arm-cpu] [--layers] [--reuse] [--json FILE]
+
+onnxruntime's aarch64 wheel runs in an ARM userland (`arm_userland.py`, built on first use), on one thread with all
+graph optimizations, on two models: `same QDQ` is the model.qdq.onnx of our bundle, the program that we run; `its own`
+comes from its own static quantization with the same calibration (QDQ, minmax, per-channel weights, all activations in
+8 bits), which it has more integer kernels for. Both are counted by the plug-in that `qcompiler bench --emulate` counts
+with; an inference is what each of several more adds to a process, with calls from Python, below 0.1 million. Ours is
+`count_instructions`.
+A count is no time; it leaves out caches, and what a core does at once.
+
+`dots / least`: dot products executed against those that the multiply-adds of these layers need; `dots`, `float`: shares
+of all our instructions that are dot products, and that belong to steps in float. `of peak`: dot products a cycle of the
+inner loops against the core's peak by llvm-mca, mean weighted by dot products; the dense ones alone follow.
+
+Needs the pretrained models beside the repository (`../shared`), and qemu-user, gcc-aarch64-linux-gnu, and for the last
+columns llvm-19.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from accuracy import catalogue
+from arm_userland import CORES, ROOT, WHEELS, Userland, userland
+from peer_quantizer import SETTINGS, quantize, upgraded
+from rich.console import Console
+from rich.table import Table
+
+import qcompiler
+from qcompiler.bundle.emulate import EmulatedBundle, load_emulated
+from qcompiler.bundle.link import link_plugin
+from qcompiler.errors import TargetError
+from qcompiler.report.cycles import CycleEstimate, estimate_cycles
+from qcompiler.report.instructions import StepCount, count_instructions, instructions_of
+from qcompiler.targets.spec import resolve_target
+
+WORK = Path(__file__).resolve().parent.parent / "build" / "benchmarks" / "arm"
+MODELS = ("resnet8_wide", "mobilenetv2", "squeezenet1.1", "yolox_nano", "minilm")
+TARGETS = ("arm-cpu", "arm-cpu:neoverse-n2")
+CALIBRATION_SAMPLES = 8
+_RUNS = (1, 4, 7)
+"""Inferences of the processes that are counted."""
+_ROUNDS = 6
+_BENT = 0.02
+"""By how much the second step between counts may differ from the first."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One step; the share of the peak, by core, of the inner loop of its kernel, where that has dot products."""
+
+    location: str
+    rule: str
+    instructions: int
+    dots: int
+    least: int
+    of_peak: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Instructions of one inference; a peer that fails has none."""
+
+    model: str
+    target: str
+    ours: int
+    same_qdq: int | None
+    own_qdq: int | None
+    layers: tuple[Layer, ...]
+
+    @property
+    def best(self) -> int | None:
+        return min((count for count in (self.same_qdq, self.own_qdq) if count is not None), default=None)
+
+    @property
+    def dots_of_least(self) -> float:
+        """Of the layers that have dot products."""
+        least = sum(layer.least for layer in self.layers)
+        return sum(layer.dots for layer in self.layers if layer.least) / least if least else 0.0
+
+    def share(self, layers: Sequence[Layer]) -> float:
+        return sum(layer.instructions for layer in layers) / self.ours
+
+    @property
+    def dot_share(self) -> float:
+        return sum(layer.dots for layer in self.layers) / self.ours
+
+    @property
+    def float_share(self) -> float:
+        return self.share([layer for layer in self.layers if layer.rule.startswith("float.")])
+
+    def of_peak(self, rules: str = "") -> dict[str, float]:
+        """Mean share of the peak, by core, over the inner loops of rules with `rules` in the name."""
+        found: dict[str, float] = {}
+        for core in {core for layer in self.layers for core in layer.of_peak}:
+            layers = [layer for layer in self.layers if core in layer.of_peak and rules in layer.rule]
+            if dots := sum(layer.dots for layer in layers):
+                cycles = sum(layer.dots / layer.of_peak[core] for layer in layers)
+                found[core] = dots / cycles
+        return dict(sorted(found.items()))
+
+
+def count_peer(system: Userland, instruction_set: str, model: Path, inputs: Path) -> int | None:
+    """Instructions of one inference in onnxruntime, None if it does not run the model.
+
+    Starting takes some 10^8 instructions more in some processes than in others, whatever the model. So each number of
+    runs is counted anew until the least counts lie on a line.
+
+    Raises:
+        RuntimeError: they do not after `_ROUNDS` rounds.
+    """
+    script = Path(__file__).with_name("arm_peer.py")
+    least = dict.fromkeys(_RUNS, sys.maxsize)
+    with tempfile.TemporaryDirectory() as folder:
+        plugin, out = Path(folder) / "count_blocks.so", Path(folder) / "blocks"
+        link_plugin("count_blocks.c", plugin)
+        for _ in range(_ROUNDS):
+            for runs in _RUNS:
+                arguments = [str(script), str(model), str(inputs), str(runs)]
+                command = system.command(CORES[instruction_set], ["-plugin", f"{plugin},out={out}"], arguments)
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode != 0:
+                    message = done.stderr.strip().splitlines() or [f"code {done.returncode}"]
+                    print(f"{model.name}: onnxruntime fails: {message[-1][:200]}", file=sys.stderr)
+                    return None
+                blocks = (line.split() for line in out.read_text("ascii").splitlines())
+                least[runs] = min(least[runs], sum(int(length) * int(executions) for _, length, executions in blocks))
+            first, second, third = (least[runs] for runs in _RUNS)
+            if abs((third - second) - (second - first)) <= _BENT * (third - second):
+                return (third - first) // (_RUNS[2] - _RUNS[0])
+    raise RuntimeError(f"{model.name}: the counts of {_RUNS} inferences, {least}, do not lie on a line")
+
+
+def contest(name: str, target: str, system: Userland, work: Path, reuse: bool) -> Result:
+    """Counts of a model on a target; files are kept in the folder `work`."""
+    model = catalogue().MODELS[name]
+    feeds = list(model.calibration(limit=CALIBRATION_SAMPLES))
+    folder = work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    bundle = compiled(model.path(), feeds, target, folder / f"{target.replace(':', '-')}.bundle", reuse)
+    inputs, own = folder / "inputs.npz", folder / "own.onnx"
+    np.savez(inputs, **feeds[0])
+    if not own.exists():
+        quantize(upgraded(model.path(), folder), SETTINGS["minmax"], feeds, own)
+    spec = resolve_target(target)
+    counts = count_instructions(bundle)
+    same_qdq, own_qdq = (
+        count_peer(system, spec.instruction_set, path, inputs) for path in (bundle.path / "model.qdq.onnx", own)
+    )
+    try:
+        estimates = estimate_cycles(counts, instructions_of(bundle), spec.instruction_set)
+    except TargetError as error:
+        print(f"no estimates of cycles: {error}", file=sys.stderr)
+        estimates = []
+    layers = tuple(_layer(step, estimates) for step in counts.steps)
+    return Result(name, target, counts.total, same_qdq, own_qdq, layers)
+
+
+def compiled(path: Path, feeds: list[dict[str, np.ndarray]], target: str, output: Path, reuse: bool) -> EmulatedBundle:
+    """The model's bundle in `output`."""
+    if not (reuse and (output / "manifest.json").exists()):
+        qcompiler.compile(path, target=target, calibration=feeds, output=output)
+    return load_emulated(output)
+
+
+def _layer(step: StepCount, estimates: Sequence[CycleEstimate]) -> Layer:
+    of_peak = {
+        estimate.core: loop.share_of_peak
+        for estimate in estimates
+        for loop in estimate.loops
+        if loop.kernel == step.kernel and step.dots
+    }
+    return Layer(step.location, step.rule, step.instructions, step.dots, step.least, of_peak)
+
+
+def columns(result: Result) -> list[str]:
+    """The row of a result in the table."""
+    peers = [f"{count / 1e6:.2f}" if count is not None else "fails" for count in (result.same_qdq, result.own_qdq)]
+    ratio = [f"{result.ours / count:.2f}" if count else "" for count in (result.same_qdq, result.own_qdq)]
+    shares = [f"{result.dots_of_least:.2f}", f"{result.dot_share:.0%}", f"{result.float_share:.0%}"]
+    peaks = [" ".join(f"{share:.0%}" for share in result.of_peak(rules).values()) for rules in ("", "dense")]
+    return [result.model, result.target, f"{result.ours / 1e6:.2f}", *peers, *ratio, *shares, *peaks]
+
+
+def layers(result: Result, console: Console) -> None:
+    """Prints the steps, most expensive first."""
+    table = Table("layer", "rule", "instructions", "share", "dots in it", "dots / least", "of peak", title=result.model)
+    for layer in sorted(result.layers, key=lambda layer: -layer.instructions):
+        table.add_row(
+            layer.location,
+            layer.rule,
+            f"{layer.instructions:,}",
+            f"{result.share([layer]):.1%}",
+            f"{layer.dots / layer.instructions:.0%}" if layer.dots else "",
+            f"{layer.dots / layer.least:.2f}" if layer.least else "",
+            " ".join(f"{core} {share:.0%}" for core, share in layer.of_peak.items()),
+        )
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of: {', '.join(MODELS)}, or any other pretrained")
+    parser.add_argument("--target", action="append", metavar="TARGET", help=f"default: {' and '.join(TARGETS)}")
+    parser.add_argument("--layers", action="store_true", help="a table of every step of every model")
+    parser.add_argument("--reuse", action="store_true", help="take bundles that the work folder has")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for models and bundles")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the ARM userland")
+    arguments = parser.parse_args()
+    console, system = Console(width=200), userland(arguments.root.absolute())
+    heads = ("model", "target", "ours M", "same QDQ M", "its own M", "ours / same", "ours / own")
+    heads += ("dots / least", "dots", "float", "of peak", "of peak, dense")
+    table = Table(*heads, title=f"against {WHEELS[0]}, million instructions")
+    results = []
+    for name in arguments.models or MODELS:
+        for target in arguments.target or TARGETS:
+            result = contest(name, target, system, arguments.work, arguments.reuse)
+            results.append(result)
+            console.print(*columns(result), sep="  ")
+            table.add_row(*columns(result))
+            if arguments.layers:
+                layers(result, console)
+            if arguments.json:
+                arguments.json.write_text(json.dumps([asdict(r) for r in results], indent=1), "utf-8")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
