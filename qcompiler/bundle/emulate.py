@@ -1,4 +1,5 @@
-"""Runs a bundle for another machine: a static program around its library, in the emulator of its target."""
+"""Runs a bundle for another machine: a static program around its library, in the emulator of its target, or a program
+around its driver, on an OpenCL device of this machine."""
 
 from __future__ import annotations
 
@@ -15,15 +16,20 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import BundleError
+from ..errors import BundleError, TargetError
 from ..targets.spec import resolve_target
-from ..targets.toolchain import Toolchain
-from .link import link_program
-from .manifest import MANIFEST, WEIGHTS, Manifest, TensorInfo
+from ..targets.toolchain import NATIVE, Toolchain
+from .link import link_driver, link_program
+from .manifest import KERNELS, MANIFEST, WEIGHTS, Manifest, TensorInfo
 from .runtime import Arrays, Bundle, Clock, Executed, load_bundle
-from .write import source_text
+from .source import source_text
 
 Mode = Literal["run", "trace", "step"]
+
+OPENCL_INSTALL = "apt-get install pocl-opencl-icd"
+
+_NO_DEVICE = (11, 12)
+"""Exit codes of `c/opencl/emulated.c`: ten more than the driver's MODEL_NO_LIBRARY and MODEL_NO_DEVICE."""
 
 _BATCH_BYTES = 64 << 20
 """A process gets as many samples as keep its files below this size."""
@@ -37,6 +43,8 @@ def load_emulated(path: str | Path) -> EmulatedBundle:
         TargetError: the bundle's target is unknown here.
     """
     bundle = load_bundle(path)
+    if bundle.manifest.driver:
+        return DeviceBundle(bundle.path, bundle.manifest, NATIVE)
     target = str(bundle.manifest.target["name"])
     toolchain = resolve_target(target).toolchain
     if not toolchain.emulator:
@@ -52,6 +60,9 @@ class EmulatedBundle(Bundle):
         self.toolchain = toolchain
         self._threads = 1
 
+    _source = "emulated.c"
+    """Of the folder `c`: the program that runs the model on files of samples."""
+
     @cached_property
     def program(self) -> Path:
         """The static executable of `c/emulated.c` and the bundle's library, made once for each bundle.
@@ -59,18 +70,19 @@ class EmulatedBundle(Bundle):
         Raises:
             TargetError: the toolchain is not installed, or fails.
         """
-        source = source_text("emulated.c", self.manifest.prefix)
-        compiler = self.toolchain.compiler
+        source = source_text(self._source, self.manifest.prefix)
         key = hashlib.sha256((self.path / MANIFEST).read_bytes())
-        key.update("\0".join([source, *compiler]).encode())
+        key.update("\0".join([source, *self.toolchain.compiler]).encode())
         program = _cache() / key.hexdigest()[:32]
         if not program.exists():
             with tempfile.TemporaryDirectory(dir=program.parent) as folder:
                 (Path(folder) / "emulated.c").write_text(source, encoding="utf-8")
-                new, library = Path(folder) / "program", self.path / self.manifest.archive
-                link_program(Path(folder) / "emulated.c", library, self.path, new, self.toolchain)
-                os.replace(new, program)
+                self._link(Path(folder) / "emulated.c", Path(folder) / "program")
+                os.replace(Path(folder) / "program", program)
         return program
+
+    def _link(self, source: Path, program: Path) -> None:
+        link_program(source, self.path / self.manifest.archive, self.path, program, self.toolchain)
 
     def execute(
         self,
@@ -120,21 +132,13 @@ class EmulatedBundle(Bundle):
     def _process(
         self, mode: Mode, samples: Sequence[list[np.ndarray]], repeats: int = 1, options: Sequence[str] = ()
     ) -> list[Executed]:
-        emulator = self.toolchain.find("emulator", [self.toolchain.emulator])
         with tempfile.TemporaryDirectory() as folder:
             files = {name: Path(folder) / name for name in ("inputs", "outputs", "arenas")}
             with open(files["inputs"], "wb") as file:
                 for sample in samples:
                     for array in sample:
                         file.write(array.tobytes())
-            arguments = [mode, str(repeats), str(self.path / WEIGHTS), *map(str, files.values()), str(self._threads)]
-            command = [*emulator, *options, str(self.program), *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise BundleError(
-                    f"{self.path}: {emulator[0]} ended with code {done.returncode} "
-                    f"({done.stderr.strip() or 'no message'})"
-                )
+            self._call_emulator(mode, repeats, [str(file) for file in files.values()], options)
             results = files["outputs"].read_bytes()
             arenas = np.fromfile(files["arenas"], np.uint8) if mode == "trace" else np.zeros(0, np.uint8)
         step, arena = (len(data) // max(len(samples), 1) for data in (results, arenas))
@@ -143,6 +147,16 @@ class EmulatedBundle(Bundle):
             for n in range(len(samples))
         ]
 
+    def _call_emulator(self, mode: Mode, repeats: int, files: Sequence[str], options: Sequence[str]) -> None:
+        """Runs the program on files of inputs, outputs and arenas."""
+        emulator = self.toolchain.find("emulator", [self.toolchain.emulator])
+        arguments = [mode, str(repeats), str(self.path / WEIGHTS), *files, str(self._threads)]
+        command = [*emulator, *options, str(self.program), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            reason = done.stderr.strip() or "no message"
+            raise BundleError(f"{self.path}: {emulator[0]} ended with code {done.returncode} ({reason})")
+
     def _split(self, data: bytes) -> Arrays:
         """The outputs of one sample, as arrays of their own."""
         found: Arrays = {}
@@ -150,6 +164,29 @@ class EmulatedBundle(Bundle):
             found[tensor.name] = _array(data[: tensor.nbytes], tensor)
             data = data[tensor.nbytes :]
         return found
+
+
+class DeviceBundle(EmulatedBundle):
+    """A bundle with a driver, on an OpenCL device of this machine: a GPU, or PoCL, which plays one on the CPU.
+
+    What the methods call options of the emulator are options of the OpenCL compiler.
+    """
+
+    _source = "opencl/emulated.c"
+
+    def _link(self, source: Path, program: Path) -> None:
+        link_driver(source, self.path, program, self.toolchain)
+
+    def _call_emulator(self, mode: Mode, repeats: int, files: Sequence[str], options: Sequence[str]) -> None:
+        further = " ".join(options)
+        compiled = f"{self.program}.{hashlib.sha256(further.encode()).hexdigest()[:16]}"
+        arguments = [mode, str(repeats), str(self.path / KERNELS), str(self.path / WEIGHTS), *files, compiled, further]
+        done = subprocess.run([str(self.program), *arguments], capture_output=True, text=True, check=False)
+        reason = done.stderr.strip() or f"ended with code {done.returncode}, no message"
+        if done.returncode in _NO_DEVICE:
+            raise TargetError(f"{self.path}: {reason}; to run it on this machine's CPU: {OPENCL_INSTALL}")
+        if done.returncode != 0:
+            raise BundleError(f"{self.path}: the driver failed: {reason}")
 
 
 def _array(data: bytes, tensor: TensorInfo) -> np.ndarray:

@@ -96,8 +96,8 @@ def c_header(manifest: Manifest) -> str:
         arena_bytes=max(manifest.arena_bytes, manifest.alignment),
         trace_arena_bytes=max(manifest.trace_arena_bytes, manifest.alignment),
         steps=len(manifest.steps),
-        inputs=_tensors(upper, "INPUT", manifest.inputs, manifest.alignment),
-        outputs=_tensors(upper, "OUTPUT", manifest.outputs, manifest.alignment),
+        inputs=tensor_macros(upper, "INPUT", manifest.inputs, manifest.alignment),
+        outputs=tensor_macros(upper, "OUTPUT", manifest.outputs, manifest.alignment),
     )
 
 
@@ -110,7 +110,8 @@ def block_offsets(tensors: Sequence[TensorInfo], alignment: int) -> tuple[list[i
     return offsets, max(end, alignment)
 
 
-def _tensors(upper: str, kind: str, tensors: Sequence[TensorInfo], alignment: int) -> str:
+def tensor_macros(upper: str, kind: str, tensors: Sequence[TensorInfo], alignment: int) -> str:
+    """What the header says of the inputs, or of the outputs: sizes and offsets of all, type, shape... of each."""
     offsets, size = block_offsets(tensors, alignment)
     lines = [
         f"#define {upper}_{kind}S {len(tensors)}",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import TargetError
 from ..targets.toolchain import NATIVE, Toolchain
+from .manifest import DRIVER
 
 _WEIGHTS = """\
     .section .rodata.{symbol}, "a", %progbits
@@ -93,6 +94,17 @@ def link_program(source: Path, library: Path, include: Path, program: Path, tool
     """
     options = ["-std=c11", "-O2", "-static", f"-I{include}"]
     files = [str(source), str(library), "-lm", "-pthread"]
+    _call([*toolchain.compiler, *options, "-o", str(program), *files], f"linking {program}")
+
+
+def link_driver(source: Path, folder: Path, program: Path, toolchain: Toolchain) -> None:
+    """An executable of a C file and the driver of the bundle in `folder`.
+
+    Raises:
+        TargetError: there is no compiler, or it fails.
+    """
+    options = ["-std=c11", "-O2", f"-I{folder}"]
+    files = [str(source), str(folder / DRIVER[0]), "-ldl"]
     _call([*toolchain.compiler, *options, "-o", str(program), *files], f"linking {program}")
 
 

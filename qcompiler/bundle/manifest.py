@@ -18,6 +18,9 @@ HEADER = "model.h"
 EXAMPLE = "main.c"
 CMAKE = "CMakeLists.txt"
 PARALLEL = "parallel.c"
+KERNELS = "kernels.cl"
+PLAN = "plan.h"
+DRIVER = ("model.c", "opencl.h", "cache.h")
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ class Manifest:
     """Whether the libraries hold the weights, as `{prefix}_weights`; there is no weights.bin then."""
     threads: bool = False
     """Whether threads can share the work: `{prefix}_parallel_launch`, and parallel.c."""
+    driver: Literal["", "opencl"] = ""
+    """What runs the kernels of kernels.cl on a device; empty where the code is in libraries."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What the caller of `write_bundle` wants to keep: source model, options, scores."""
 
@@ -129,8 +134,15 @@ class Manifest:
         return f"lib{self.prefix}.a"
 
     @property
+    def code(self) -> str:
+        """Name of the file with the code that runs on the target."""
+        return KERNELS if self.driver else self.library
+
+    @property
     def own_files(self) -> set[str]:
         """Names of the files that a bundle like this has beside its manifest."""
+        if self.driver:
+            return {KERNELS, PLAN, *DRIVER, HEADER, EXAMPLE, CMAKE, WEIGHTS}
         weights = set() if self.weights_embedded else {WEIGHTS}
         threads = {PARALLEL} if self.threads else set()
         return {self.library, self.archive, HEADER, EXAMPLE, CMAKE, *weights, *threads}

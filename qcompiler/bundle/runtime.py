@@ -100,6 +100,8 @@ class Bundle:
     def _check_threads(self, count: int) -> None:
         if count < 1:
             raise BundleError(f"{self.path}: {count} threads, expected at least 1")
+        if self.manifest.driver:
+            raise BundleError(f"{self.path} is for a GPU, which shares its work by itself; leave out --threads")
         if not self.manifest.threads:
             raise BundleError(f"{self.path} was compiled for one thread; compile it with --threads (threads=True)")
 
@@ -199,6 +201,11 @@ class Bundle:
 
     @cached_property
     def _library(self) -> ctypes.CDLL:
+        if self.manifest.driver:
+            raise BundleError(
+                f"{self.path} is for {self.manifest.target.get('name')} and has a driver in C (model.c), not a "
+                "library: run it there, or here with --emulate (load_bundle(..., emulate=True))"
+            )
         architecture = str(self.manifest.target.get("mtriple", "")).partition("-")[0]
         if architecture and architecture != _machine():
             raise BundleError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..errors import BundleError
 from ..lowering.aot import CompiledProgram
+from ..lowering.device import DeviceProgram
 from ..lowering.program import ALIGNMENT, Program
 from ..targets.toolchain import NATIVE, Toolchain
 from .header import c_header
@@ -32,7 +32,9 @@ from .manifest import (
     TensorInfo,
     ValueInfo,
 )
+from .opencl import write_driver
 from .runtime import Bundle, load_bundle, sha256
+from .source import source_text
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class BundleContents:
     """
 
     program: Program
-    compiled: CompiledProgram
+    compiled: CompiledProgram | DeviceProgram
     target: Mapping[str, Any]
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
@@ -127,27 +129,11 @@ def _check(contents: BundleContents) -> None:
 
 
 def _fill(folder: Path, contents: BundleContents) -> None:
-    manifest = _manifest(contents)
-    exports = [f"{manifest.prefix}_{entry}" for entry in ("run", "trace", "step")]
-    (folder / HEADER).write_text(c_header(manifest), encoding="utf-8")
-    for name in (EXAMPLE, CMAKE, *([PARALLEL] if manifest.threads else [])):
-        (folder / name).write_text(source_text(name, manifest.prefix), encoding="utf-8")
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        objects = [Path(scratch) / f"{number}.o" for number in range(len(contents.compiled.objects))]
-        for path, code in zip(objects, contents.compiled.objects, strict=True):
-            path.write_bytes(code)
-        weights = (Path(scratch) if contents.embed_weights else folder) / WEIGHTS
-        contents.compiled.weights.blob.tofile(weights)
-        if contents.embed_weights:
-            exports.append(f"{manifest.prefix}_weights")
-            objects.append(Path(scratch) / "weights.o")
-            weights_object(weights, exports[-1], manifest.alignment, objects[-1], contents.toolchain)
-        if manifest.threads:
-            exports += [f"{manifest.prefix}_parallel_launch", f"{manifest.prefix}_set_threads"]
-            objects.append(Path(scratch) / "parallel.o")
-            compile_source(folder / PARALLEL, objects[-1], contents.toolchain)
-        link_shared(objects, folder / manifest.library, exports, contents.toolchain)
-        archive(objects, folder / manifest.archive, contents.toolchain)
+    manifest, compiled = _manifest(contents), contents.compiled
+    if isinstance(compiled, DeviceProgram):
+        write_driver(folder, manifest, compiled)
+    else:
+        _write_libraries(folder, manifest, compiled, contents.toolchain)
     for name, content in contents.files.items():
         destination = folder / name
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -160,16 +146,34 @@ def _fill(folder: Path, contents: BundleContents) -> None:
     (folder / MANIFEST).write_text(replace(manifest, files=hashes).to_json(), encoding="utf-8")
 
 
-def source_text(name: str, prefix: str) -> str:
-    """A file of the folder `c`, for the functions and constants of a prefix."""
-    text = (Path(__file__).parent / "c" / name).read_text(encoding="utf-8")
-    text = re.sub(r"\b(lib)?model(?=_|\.a\b)", rf"\g<1>{prefix}", text)
-    return re.sub(r"\bMODEL_", f"{prefix.upper()}_", text)
+def _write_libraries(folder: Path, manifest: Manifest, compiled: CompiledProgram, toolchain: Toolchain) -> None:
+    """The libraries, the weights unless they are in them, and the C files for who links them."""
+    exports = [f"{manifest.prefix}_{entry}" for entry in ("run", "trace", "step")]
+    (folder / HEADER).write_text(c_header(manifest), encoding="utf-8")
+    for name in (EXAMPLE, CMAKE, *([PARALLEL] if manifest.threads else [])):
+        (folder / name).write_text(source_text(name, manifest.prefix), encoding="utf-8")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        objects = [Path(scratch) / f"{number}.o" for number in range(len(compiled.objects))]
+        for path, code in zip(objects, compiled.objects, strict=True):
+            path.write_bytes(code)
+        weights = (Path(scratch) if manifest.weights_embedded else folder) / WEIGHTS
+        compiled.weights.blob.tofile(weights)
+        if manifest.weights_embedded:
+            exports.append(f"{manifest.prefix}_weights")
+            objects.append(Path(scratch) / "weights.o")
+            weights_object(weights, exports[-1], manifest.alignment, objects[-1], toolchain)
+        if manifest.threads:
+            exports += [f"{manifest.prefix}_parallel_launch", f"{manifest.prefix}_set_threads"]
+            objects.append(Path(scratch) / "parallel.o")
+            compile_source(folder / PARALLEL, objects[-1], toolchain)
+        link_shared(objects, folder / manifest.library, exports, toolchain)
+        archive(objects, folder / manifest.archive, toolchain)
 
 
 def _manifest(contents: BundleContents) -> Manifest:
     program, compiled = contents.program, contents.compiled
     written = set(program.inputs).union(*(step.outputs for step in program.steps))
+    device = isinstance(compiled, DeviceProgram)
     return Manifest(
         prefix=compiled.prefix,
         target=contents.target,
@@ -183,8 +187,8 @@ def _manifest(contents: BundleContents) -> Manifest:
         inputs=contents.inputs,
         outputs=contents.outputs,
         steps=tuple(
-            StepInfo(s.kernel.rule, s.location, s.inputs, s.outputs, call.symbol, s.macs)
-            for s, call in zip(program.steps, compiled.calls, strict=True)
+            StepInfo(s.kernel.rule, s.location, s.inputs, s.outputs, symbol, s.macs)
+            for s, symbol in zip(program.steps, _symbols(compiled), strict=True)
         ),
         buffers={
             name: BufferInfo(buffer.shape, buffer.dtype, compiled.trace_plan.offsets.get(name))
@@ -195,6 +199,17 @@ def _manifest(contents: BundleContents) -> Manifest:
         files={},
         cpu_flags=contents.cpu_flags,
         weights_embedded=contents.embed_weights,
-        threads=compiled.threads,
+        threads=not device and compiled.threads,
+        driver="opencl" if device else "",
         metadata=contents.metadata,
     )
+
+
+def _symbols(compiled: CompiledProgram | DeviceProgram) -> list[str]:
+    """For each step the function that it calls; of several kernels on a device the first."""
+    if isinstance(compiled, CompiledProgram):
+        return [call.symbol for call in compiled.calls]
+    first: dict[int, str] = {}
+    for launch in compiled.launches:
+        first.setdefault(launch.step, launch.kernel)
+    return [first[step] for step in sorted(first)]

@@ -57,3 +57,5 @@ class DeviceProgram:
     """Number of distinct kernels."""
     build_options: tuple[str, ...] = ()
     extensions: tuple[str, ...] = ()
+    prefix: str = "model"
+    """Beginning of the names of the driver's functions."""

@@ -56,7 +56,7 @@ def describe_bundle(bundle: Bundle) -> BundleDescription:
         path=str(bundle.path),
         target=dict(manifest.target),
         cpu_flags=tuple(manifest.cpu_flags),
-        library_bytes=sizes[manifest.library],
+        library_bytes=sizes[manifest.code],
         weight_bytes=manifest.weight_bytes,
         arena_bytes=manifest.arena_bytes,
         arena_lower_bound=manifest.arena_lower_bound,

@@ -1,11 +1,11 @@
-/* Runs the model on many samples in one process, with whatever OpenCL library it is given.
+/* Runs the model on many samples in one process, on an OpenCL device of this machine.
 
-     emulated MODE REPEATS KERNELS WEIGHTS INPUTS OUTPUTS ARENAS CACHE LIBRARY OPTIONS
+     emulated MODE REPEATS KERNELS WEIGHTS INPUTS OUTPUTS ARENAS CACHE OPTIONS
 
    MODE is run or trace. KERNELS and WEIGHTS are kernels.cl and weights.bin. INPUTS holds the inputs of each sample one
    after the other, samples likewise, and decides how many there are. Each runs REPEATS times; then its outputs are
-   appended to OUTPUTS, and if MODE is trace the arena to ARENAS. CACHE keeps the compiled program; LIBRARY is the path of
-   the OpenCL library, empty for the usual ones; OPTIONS are further ones of the OpenCL compiler. */
+   appended to OUTPUTS, and if MODE is trace the arena to ARENAS. CACHE keeps the compiled program; OPTIONS are further
+   ones of the OpenCL compiler. A failure of the driver ends with ten more than its code. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,12 +61,12 @@ static int read_sample(FILE* file, const char* path) {
 
 static void check(int32_t status, model_instance* instance) {
   if (!status) return;
-  fprintf(stderr, "driver error %d: %s\n", status, model_message(instance));
-  exit(1);
+  fprintf(stderr, "%s\n", model_message(instance));
+  exit(10 + status);
 }
 
 int main(int argc, char** argv) {
-  if (argc != 11) return 2;
+  if (argc != 10) return 2;
   int traced = !strcmp(argv[1], "trace");
   if (!traced && strcmp(argv[1], "run")) return 2;
   long repeats = atol(argv[2]);
@@ -74,10 +74,10 @@ int main(int argc, char** argv) {
   read_all(argv[4], weights, sizeof weights);
   model_options options = {.kernels = kernels, .weights = weights, .trace = traced};
   options.cache = argv[8];
-  options.library = *argv[9] ? argv[9] : NULL;
-  options.build_options = argv[10];
+  options.build_options = argv[9];
   model_instance* instance;
-  check(model_open(&options, &instance), instance);
+  int32_t status = model_open(&options, &instance);
+  check(status, instance);
 
   const void* inputs[MODEL_INPUTS];
   void* outputs[MODEL_OUTPUTS];
