@@ -98,15 +98,11 @@ class LayerRule:
 
     def matches(self, name: str) -> bool:
         """Whether this is the name, or fits the pattern: * stands for any characters, ? for one."""
-        return self.match == name or (self.is_pattern and self._pattern.fullmatch(name) is not None)
+        return name_matches(self.match, name)
 
     @property
     def is_pattern(self) -> bool:
         return "*" in self.match or "?" in self.match
-
-    @property
-    def _pattern(self) -> re.Pattern[str]:
-        return re.compile(re.escape(self.match).replace(r"\*", ".*").replace(r"\?", "."))
 
     @property
     def wishes(self) -> dict[str, Any]:
@@ -229,6 +225,13 @@ def check_settings(settings: Mapping[str, Setting], where: str) -> None:
     for key, value in settings.items():
         _known(key, _DEFAULTS, where)
         _check(key, value, _DEFAULTS[key], where)
+
+
+def name_matches(pattern: str, name: str) -> bool:
+    """Whether this is the name, or fits the pattern: * stands for any characters, ? for one."""
+    return (
+        pattern == name or re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), name) is not None
+    )
 
 
 def diff(old: Recipe, new: Recipe) -> tuple[Difference, ...]:

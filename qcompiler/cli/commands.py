@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from operator import length_hint
-from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 import qcompiler
+from qcompiler.cli.files import open_model, replacing
 from qcompiler.cli.options import quantization
 from qcompiler.cli.output import print_json, print_table, shape_text
 from qcompiler.cli.progress import progress
-from qcompiler.errors import BundleError, PipelineError, QCompilerError
-from qcompiler.model import Model
+from qcompiler.errors import BundleError, QCompilerError
 
 
 def compile_command(options: Namespace) -> None:
@@ -71,7 +64,7 @@ def run_command(options: Namespace) -> None:
             for name, array in found.items():
                 results[name].append(array)
     outputs = {name: _stacked(arrays) for name, arrays in results.items()}
-    with _replacing(options.output) as file:
+    with replacing(options.output) as file:
         np.savez(file, allow_pickle=False, **outputs)
     if options.json:
         rows = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in outputs.items()}
@@ -83,83 +76,6 @@ def _stacked(samples: list[np.ndarray]) -> np.ndarray:
     if len(samples) == 1:
         return samples[0]
     return np.concatenate(samples) if samples[0].shape[:1] == (1,) else np.stack(samples)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when all is written, and leaves nothing if that fails."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def opt_command(options: Namespace) -> None:
-    from qcompiler.pipeline import CompilerContext, PassManager, describe_passes, parse, stage, timing_table
-    from qcompiler.targets.spec import resolve_target
-
-    if options.list_passes:
-        _list_passes(describe_passes(), options.json)
-        return
-    if options.file is None:
-        raise PipelineError("opt needs a file of the IR, or --list-passes")
-    from qcompiler.api import open_feeds
-
-    passes = parse(options.passes) if options.passes else ()
-    model = open_model(options.file)
-    with progress(options.quiet) as shown:
-        context = CompilerContext(
-            calibration=open_feeds(model, options.calibration) if options.calibration else None,
-            target=resolve_target(options.target),
-            progress=shown,
-            source=str(options.file),
-        )
-        manager = PassManager(passes, options.dump_ir)
-        manager.run(model, context)
-    if options.timing:
-        print(timing_table(manager.records), file=sys.stderr)
-    for note in context.notes:
-        print(f"note: {note}", file=sys.stderr)
-    if options.output:
-        _save(model, options.output)
-    if options.json:
-        records = [asdict(record) for record in manager.records]
-        print_json({"stage": stage(model.module).name.lower(), "passes": records, "notes": context.notes})
-    elif not (options.output or options.verify_only):
-        print(model.text(), end="")
-
-
-def _list_passes(passes: Mapping[str, str], as_json: bool) -> None:
-    if as_json:
-        print_json(dict(passes))
-        return
-    width = max(map(len, passes)) + 2
-    for name, text in passes.items():
-        print(f"{name:{width}}{text}")
-
-
-def _save(model: Model, path: Path) -> None:
-    """Saves text and constants beside it; neither takes its place before both are written."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        model.save(Path(folder) / path.name)
-        for file in sorted(Path(folder).iterdir(), key=lambda f: f.suffix == path.suffix):
-            os.replace(file, path.parent / file.name)
-
-
-def open_model(path: Path) -> Model:
-    """A dump of the IR, or an ONNX model."""
-    return Model.load(path) if path.suffix == ".mlir" else qcompiler.import_onnx(path)
 
 
 def inspect_command(options: Namespace) -> None:

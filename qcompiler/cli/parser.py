@@ -20,6 +20,8 @@ _HOMES = {
     "merge_calibration_command": "calibration",
     "sensitivity_command": "sensitivity",
     "export_command": "export",
+    "opt_command": "opt",
+    "diff_command": "diff",
     "recipe_show_command": "recipe",
     "recipe_diff_command": "recipe",
     "recipe_check_command": "recipe",
@@ -74,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     _compile(command("compile", "Calibrate, quantize and compile a model into a bundle."))
     _run(command("run", "Run a bundle on arrays."))
     _opt(command("opt", "Run passes on the IR."))
+    _diff(command("diff", "Show what two dumps of the IR have otherwise, by nodes and types."))
     _inspect(command("inspect", "Show what is quantized and how, what stays float and why, and the sizes."))
     _calibrate(command("calibrate", "Run the float model on data and write statistics, which can stand for the data."))
     _merge_calibration(command("merge-calibration", "Merge the statistics of several shards, in their order."))
@@ -85,7 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
     _recipe_diff(command("diff", "Show what two recipes ask for otherwise.", recipes, "recipe_"))
     _recipe_check(command("check", "Check that a recipe's rules fit a model, and a profile.", recipes, "recipe_"))
     _compare(command("compare", "Measure every layer of a bundle against the float model, in dB."))
-    _export(command("export", "Write a quantized model as ONNX for other runtimes."))
+    _export(
+        command("export", "Write a quantized model as ONNX for other runtimes, or any module as a graph to look at.")
+    )
     _verify(command("verify", "Prove on real inputs that a bundle's integers are those of its own IR."))
     _bench(command("bench", "Time a bundle on this machine, or count its instructions in an emulator."))
     return parser
@@ -168,8 +173,23 @@ def _opt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", type=Path, metavar="DATA", help="what the pass calibrate reads")
     _dump(parser)
     parser.add_argument("--timing", action="store_true", help="print time and operations of each pass to stderr")
+    parser.add_argument(
+        "--print-after",
+        action="append",
+        default=[],
+        metavar="PASS",
+        help="print the module as it is after this pass of the pipeline instead of the result (again for others)",
+    )
+    parser.add_argument(
+        "--only", metavar="NODE", help="print only what was made from this node of the model (a pattern with * and ?)"
+    )
     parser.add_argument("--verify-only", action="store_true", help="parse and verify, print nothing")
     parser.add_argument("--list-passes", action="store_true", help="list all passes and end")
+
+
+def _diff(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("old", type=Path, metavar="A.mlir|OUT", help="a dump, or a bundle, whose program is meant")
+    parser.add_argument("new", type=Path, metavar="B.mlir|OUT")
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
@@ -227,8 +247,8 @@ def _bench(parser: argparse.ArgumentParser) -> None:
 
 def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="MODEL.onnx|OUT|FILE.mlir")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.onnx", required=True, help="the file to write")
-    parser.add_argument("--format", default="qdq", help="qdq (default) or qoperator")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", required=True, help="the file to write")
+    parser.add_argument("--format", default="qdq", help="qdq (default), qoperator, dot or viewer")
     parser.add_argument("--calibration", type=Path, metavar="DATA", help="what a float MODEL.onnx is quantized with")
     add_quantization(parser)
 

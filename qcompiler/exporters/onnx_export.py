@@ -68,8 +68,12 @@ _RUNTIME_NAMES: dict[type[Operation], str] = {
 
 
 def element_number(value: SSAValue) -> int:
-    """ONNX's number of the element type as stored."""
-    element = tensor(value).element_type
+    """ONNX's number of a value's element type as stored."""
+    return stored_number(tensor(value).element_type)
+
+
+def stored_number(element: Attribute) -> int:
+    """ONNX's number of an element type as stored."""
     if isinstance(element, UniformType):
         return helper.np_dtype_to_tensor_dtype(element.dtype)
     return _NUMBERS[element]

@@ -6,7 +6,7 @@ print -> parse -> print is the identity, and MLIR's own `mlir-opt --allow-unregi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 
@@ -42,6 +42,9 @@ class _Printer(Printer):
     print_debuginfo: bool = True
     print_properties_as_attributes: bool = True
     aliases: dict[Attribute, str] = field(default_factory=dict)
+    only: Collection[Operation] = ()
+    selected: list[str] = field(default_factory=list)
+    """The text of the operations of `only`, filled while the module is printed."""
 
     def print_module(self, module: ModuleOp) -> None:
         aliases = _long_types(module)
@@ -65,7 +68,13 @@ class _Printer(Printer):
     def print_op(self, op: Operation) -> None:
         # the operations of a region are printed before their parent's location, so the flag is put back
         outer, self.print_debuginfo = self.print_debuginfo, not isinstance(op.location, UnknownLoc)
-        super().print_op(op)
+        if op in self.only:
+            whole, self.stream = self.stream, StringIO()
+            super().print_op(op)
+            self.selected.append(self.stream.getvalue())
+            self.stream = whole
+        else:
+            super().print_op(op)
         self.print_debuginfo = outer
 
 
@@ -95,6 +104,15 @@ def print_module(module: ModuleOp) -> str:
     stream = StringIO()
     _Printer(stream).print_module(module)
     return stream.getvalue()
+
+
+def print_selected(module: ModuleOp, only: Collection[Operation]) -> str:
+    """Some operations as the text of the whole module has them, one a line, after the aliases that they use."""
+    printer = _Printer(StringIO(), only=only)
+    printer.print_module(module)
+    text = "".join(f"{line}\n" for line in printer.selected)
+    used = [(a, name) for a, name in printer.aliases.items() if re.search(rf"{name}\b", text)]
+    return "".join(f"{name} = {attribute}\n" for attribute, name in used) + text
 
 
 def print_operations(ops: list[Operation], mark: Operation | None = None, width: int = 300) -> str:

@@ -172,6 +172,14 @@ def integers(attribute: Attribute | None, default: Sequence[int] = ()) -> tuple[
     return tuple(attribute.get_values()) if attribute is not None else tuple(default)  # type: ignore[attr-defined]
 
 
+def numbers_of(attribute: Attribute | None) -> dict[str, float]:
+    """The numbers of an optional dictionary, to seven digits, as float32 has them."""
+    if not isinstance(attribute, DictionaryAttr):
+        return {}
+    found = {key: v.value.data for key, v in attribute.data.items() if isinstance(v, FloatAttr | IntegerAttr)}
+    return {key: value if isinstance(value, int) else float(f"{value:.7g}") for key, value in found.items()}
+
+
 # -------------------------------------------------------------------------------------------------- locations
 
 

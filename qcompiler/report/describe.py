@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from xdsl.dialects.builtin import DictionaryAttr, FloatAttr, IntegerAttr
+from xdsl.dialects.builtin import DictionaryAttr
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Attribute, SSAValue
 
@@ -29,6 +29,7 @@ from qcompiler.ir.values import (
     integer,
     is_quantized,
     is_tensor,
+    numbers_of,
     quantized,
     shape,
     string,
@@ -289,18 +290,10 @@ def _typed_row(
     limits = (float(scales.min()), float(scales.max()))
     zero = kind.zero_point if kind.per_tensor else None
     channels = None if kind.per_tensor else scales.size
-    return TensorRow(name, op, extent, kind.storage, limits, zero, channels, why, _plain(numbers))
+    return TensorRow(name, op, extent, kind.storage, limits, zero, channels, why, numbers_of(numbers))
 
 
 def _calibration(recorded: Attribute | None) -> dict[str, Any] | None:
     if not isinstance(recorded, DictionaryAttr):
         return None
-    return {**_plain(recorded), "method": string(recorded.data["method"])}
-
-
-def _plain(numbers: Attribute | None) -> dict[str, float]:
-    """The numbers of a dictionary, to seven digits, as float32 has them."""
-    if not isinstance(numbers, DictionaryAttr):
-        return {}
-    found = {key: value.value.data for key, value in numbers.data.items() if isinstance(value, FloatAttr | IntegerAttr)}
-    return {key: value if isinstance(value, int) else float(f"{value:.7g}") for key, value in found.items()}
+    return {**numbers_of(recorded), "method": string(recorded.data["method"])}
