@@ -19,7 +19,11 @@ from qcompiler.targets.toolchain import NATIVE, Toolchain
 
 ENTRY_POINT_GROUP = "qcompiler.targets"
 
-_BUILT_IN = {"host": "qcompiler.targets.host.spec", "arm-cpu": "qcompiler.targets.arm_cpu.spec"}
+_BUILT_IN = {
+    "host": "qcompiler.targets.host.spec",
+    "arm-cpu": "qcompiler.targets.arm_cpu.spec",
+    "mali": "qcompiler.targets.mali.spec",
+}
 
 
 @dataclass(frozen=True)

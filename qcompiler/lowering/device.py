@@ -42,6 +42,8 @@ class Launch:
     """In the order of the kernel's parameters."""
     global_size: tuple[int, int, int]
     local_size: tuple[int, int, int]
+    serial: bool = False
+    """Whether a single work-item does everything, as what it does cannot be spread."""
 
 
 @dataclass(frozen=True)

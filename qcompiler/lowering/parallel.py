@@ -46,9 +46,9 @@ _ENOUGH_TASKS = 16
 def mark_parallel(func: PrimFunc) -> PrimFunc:
     """Marks the outermost loop of each nest of a scheduled function that is worth sharing among threads."""
     if not isinstance(func.body, SBlockRealize):
-        return func.with_body(_joined([_marked(statement) for statement in _sequence(func.body)]))
+        return func.with_body(_joined([_marked(statement) for statement in statements_of(func.body)]))
     root = func.body.block
-    marked = [_marked(statement) for statement in _sequence(root.body)]
+    marked = [_marked(statement) for statement in statements_of(root.body)]
     block = SBlock(
         root.iter_vars,
         root.reads,
@@ -118,19 +118,19 @@ def keep_independent(func: PrimFunc) -> PrimFunc:
     the end of a row do: they store the same values. What an iteration writes for its own use has to be allocated in
     it, on the stack.
     """
-    statements = _sequence(func.body)
-    owners = _owners(func.body)
+    statements = statements_of(func.body)
+    owners = owners_of(func.body)
     local = {s.buffer for s in statements if isinstance(s, AllocBuffer) and not is_hoisted(s.buffer)}
-    used = [local & _Accesses(s, owners).buffers for s in statements]
+    used = [local & Accesses(s, owners).buffers for s in statements]
     kept = []
     for statement, temporaries in zip(statements, used, strict=True):
         new = _serial(statement)
-        if is_shared(statement) and not temporaries and _is_independent(new, owners):
+        if is_shared(statement) and not temporaries and is_independent(new, owners):
             new = _of_kind(new, ForKind.PARALLEL)
         kept.append(new)
     # Parts share nothing that lies on the stack, nor values read between them.
     passed_on = sum(map(len, used)) > len(set().union(*used))
-    if passed_on or any(isinstance(s, Bind) and _Accesses(s, owners).buffers for s in statements):
+    if passed_on or any(isinstance(s, Bind) and Accesses(s, owners).buffers for s in statements):
         return without_marks(func)
     return func.with_body(_joined(kept))
 
@@ -144,7 +144,7 @@ def parts_of(body: Stmt) -> tuple[list[Stmt], list[list[Stmt]]]:
     """Declarations, and the parts: shared loops, each alone, and runs of other statements."""
     declarations: list[Stmt] = []
     parts: list[list[Stmt]] = []
-    for statement in _sequence(body):
+    for statement in statements_of(body):
         if isinstance(statement, AllocBuffer | DeclBuffer | Bind):
             declarations.append(statement)
             continue
@@ -170,7 +170,7 @@ def share_of(loop: For, task: Var, tasks: Var) -> For:
     return For(loop.loop_var, first, bound(task + 1) - first, ForKind.SERIAL, loop.body)
 
 
-class _Accesses:
+class Accesses:
     """What a statement does with memory, by buffer; views count for the buffer that they show."""
 
     def __init__(self, statement: Stmt, owners: Mapping[Var, Var]) -> None:
@@ -212,15 +212,16 @@ class _Accesses:
         return {*self.read, *self.written}
 
 
-def _is_independent(loop: For, owners: Mapping[Var, Var]) -> bool:
-    accesses = _Accesses(loop.body, owners)
-    if accesses.opaque or any(map(is_hoisted, accesses.allocated)):
+def is_independent(loop: For, owners: Mapping[Var, Var], *, private: bool = False) -> bool:
+    """Whether no iteration reads what another one writes; with `private`, each has whatever it allocates to itself."""
+    accesses = Accesses(loop.body, owners)
+    if accesses.opaque or (not private and any(map(is_hoisted, accesses.allocated))):
         return False
     both = accesses.read.keys() & accesses.written.keys() - accesses.allocated
     return all(_is_apart(loop, accesses, [*accesses.read[b], *accesses.written[b]]) for b in both)
 
 
-def _is_apart(loop: For, accesses: _Accesses, indices: Sequence[Expr]) -> bool:
+def _is_apart(loop: For, accesses: Accesses, indices: Sequence[Expr]) -> bool:
     """Whether no two iterations touch the same element of a buffer that is accessed at `indices`.
 
     They do not if every index is `step * iteration + rest`, and the rests span fewer elements than a step.
@@ -245,7 +246,7 @@ def _is_apart(loop: For, accesses: _Accesses, indices: Sequence[Expr]) -> bool:
     return len(steps) == 1 and max(most) - min(least) <= steps.pop()
 
 
-def _owners(body: Stmt) -> dict[Var, Var]:
+def owners_of(body: Stmt) -> dict[Var, Var]:
     """For each view of a buffer, the buffer."""
 
     owners: dict[Var, Var] = {}
@@ -264,8 +265,9 @@ def _is_prefetch(call: Call) -> bool:
     return intrinsic and int(call.args[0]) == llvm_lookup_intrinsic_id("llvm.prefetch")
 
 
-def _sequence(body: Stmt) -> list[Stmt]:
-    return [s for part in body.seq for s in _sequence(part)] if isinstance(body, SeqStmt) else [body]
+def statements_of(body: Stmt) -> list[Stmt]:
+    """The statements that follow each other in a body."""
+    return [s for part in body.seq for s in statements_of(part)] if isinstance(body, SeqStmt) else [body]
 
 
 def _joined(statements: Sequence[Stmt]) -> Stmt:

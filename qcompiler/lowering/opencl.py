@@ -1,0 +1,252 @@
+"""A `Program` becomes OpenCL source and launches: `build_device_program`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tvm
+from tvm import s_tir, tirx
+from tvm.ir import Expr, TensorLoad
+from tvm.ir.transform import Sequential
+from tvm.target import Target
+from tvm.tirx import AllocBuffer, BufferStore, DeclBuffer, PrimFunc, Stmt, Var
+from tvm_ffi import StructuralKey, structural_map
+
+from qcompiler.targets.spec import TargetSpec
+
+from .aot import pack_weights
+from .device import RANGE_ALIGNMENT, DeviceProgram, Launch, Range
+from .memory import MemoryPlan, plan_memory, scratch_name
+from .native import pointer
+from .opencl_forms import to_opencl
+from .opencl_grid import Part, Size, parts_of_grid, spread
+from .opencl_prelude import PRELUDE, check_source
+from .program import SLACK, Program, Step
+
+_DEVICE_CALL = 2
+"""TVM's calling convention of functions that a device launches (kDeviceKernelLaunch)."""
+_OPENCL = {"kind": "opencl", "device": "mali", "max_num_threads": 256, "thread_warp_size": 16}
+_EXTENSIONS = {r"\bhalf\d*\b": "cl_khr_fp16"}
+
+
+@dataclass(frozen=True)
+class _DeviceKernel:
+    """One kernel of a step: its name, its part, the grid, and which of the step's buffers it takes, in order."""
+
+    name: str
+    part: Part
+    grid: Size
+    local: Size
+    arguments: tuple[int, ...]
+    """Positions among the parameters of the step's function and then its temporaries."""
+    func: PrimFunc
+
+
+@dataclass(frozen=True)
+class _DeviceStep:
+    kernels: tuple[_DeviceKernel, ...]
+    temporaries: tuple[tuple[tuple[int, ...], str], ...]
+    """Further scratch buffers: memory that the kernels pass on to each other."""
+
+
+def build_device_program(
+    program: Program, spec: TargetSpec, work_groups: Mapping[str, Size] | None = None
+) -> DeviceProgram:
+    """The program of a device whose driver is OpenCL's.
+
+    `work_groups` gives sizes of work-groups by kernel, as tuning found them; a small search over a cost model chooses
+    the others.
+
+    Raises:
+        ValueError: the program is malformed, or a step has no form in OpenCL.
+        TargetError: the source has a pattern that is known to go wrong.
+    """
+    program.check()
+    steps = _device_steps(program.steps, work_groups or {})
+    program = _with_temporaries(program, steps)
+    weights = pack_weights(program, RANGE_ALIGNMENT)
+    plan = plan_memory(program, alignment=RANGE_ALIGNMENT)
+    trace_plan = plan_memory(program, reuse=False, alignment=RANGE_ALIGNMENT)
+    functions = {kernel.name: kernel.func for step in steps for kernel in step.kernels}
+    kernels = _source(functions)
+    check_source(kernels)
+    launches = []
+    for number, (step, device) in enumerate(zip(program.steps, steps, strict=True)):
+        ranges = _ranges(program, number, step, weights.offsets[number], plan, trace_plan)
+        for kernel in device.kernels:
+            arguments = tuple(ranges[i] for i in kernel.arguments)
+            launches.append(Launch(kernel.name, number, arguments, kernel.grid, kernel.local, kernel.part.serial))
+    return DeviceProgram(
+        PRELUDE + "\n" + kernels,
+        tuple(launches),
+        weights,
+        plan,
+        trace_plan,
+        len(functions),
+        ("-cl-std=CL1.2",),
+        tuple(name for pattern, name in _EXTENSIONS.items() if re.search(pattern, kernels)),
+    )
+
+
+def _device_steps(steps: Sequence[Step], work_groups: Mapping[str, Size]) -> list[_DeviceStep]:
+    """The kernels of each step. Structurally equal functions are lowered once and shared."""
+    keys = [StructuralKey(step.kernel.func.without_attr("global_symbol")) for step in steps]
+    named: dict[StructuralKey, tvm.ir.GlobalVar] = {}
+    for key, step in zip(keys, steps, strict=True):
+        if key not in named:
+            rule = re.sub("[^0-9A-Za-z]", "_", step.kernel.rule)
+            named[key] = tvm.ir.GlobalVar(f"k{len(named)}_{rule}")
+    module = tvm.IRModule({variable: key.key for key, variable in named.items()})
+    module = _lowering_passes()(tirx.transform.BindTarget(Target(_OPENCL))(module))
+    lowered = {key: _device_step(module[variable], variable.name_hint, work_groups) for key, variable in named.items()}
+    return [lowered[key] for key in keys]
+
+
+def _lowering_passes() -> Sequential:
+    """From scheduled blocks to loops over flat buffers, as for a CPU, but for what would share or hoist values."""
+    return Sequential(
+        [
+            s_tir.transform.CanonicalizeLoop(),
+            s_tir.transform.LowerInitBlock(),
+            s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+            s_tir.transform.ConvertBlocksToOpaque(),
+            s_tir.transform.CompactBufferAllocation(),
+            s_tir.transform.LowerMatchBuffer(),
+            s_tir.transform.StmtSimplify(),
+            s_tir.transform.LowerOpaqueBlock(),
+            tirx.transform.FlattenBuffer(),
+            tirx.transform.NarrowDataType(32),
+            tirx.transform.VectorizeLoop(True),
+            tirx.transform.UnrollLoop(),
+            s_tir.transform.RenormalizeSplitPattern(),
+            tirx.transform.StmtSimplify(),
+            tirx.transform.RemoveNoOp(),
+        ]
+    )
+
+
+def _device_step(func: PrimFunc, name: str, work_groups: Mapping[str, Size]) -> _DeviceStep:
+    parts, temporaries = parts_of_grid(func)
+    known = [*func.params, *temporaries]
+    kernels = []
+    for number, part in enumerate(parts):
+        kernel = f"{name}_{number}" if len(parts) > 1 else name
+        local = work_groups.get(kernel) or _local_size(part)
+        body, grid = spread(part, local)
+        arguments = tuple(i for i, buffer in enumerate(known) if buffer in part.buffers)
+        native = _with_pointers(func, kernel, body, [known[i] for i in arguments])
+        kernels.append(_DeviceKernel(kernel, part, grid, local, arguments, native))
+    shapes = tuple((tuple(int(n) for n in b.shape), str(b.dtype)) for b in temporaries)
+    return _DeviceStep(tuple(kernels), shapes)
+
+
+def _local_size(part: Part) -> Size:
+    """64 work-items, four warps, or as many as there are."""
+    x = min(64, 1 << (part.extents[0] - 1).bit_length()) if part.extents else 1
+    y = min(64 // x, 1 << (part.extents[1] - 1).bit_length()) if len(part.extents) > 1 else 1
+    return x, y, 1
+
+
+def _with_pointers(func: PrimFunc, name: str, body: Stmt, buffers: Sequence[Var]) -> PrimFunc:
+    """A kernel whose parameters are pointers to `buffers`; temporaries in it belong to the work-item."""
+    body = _with_private_temporaries(body)
+    views, names = [], []
+    flat = {buffer: _flat(buffer) for buffer in buffers}
+    for buffer in buffers:
+        names.append(pointer(f"{buffer.name}_pointer", str(buffer.dtype)))
+        views.append(DeclBuffer(flat[buffer], data=names[-1]))
+    body = _renamed(body, _views_of(func, flat))
+    plain = PrimFunc([], body, attrs=func.attrs)
+    whole = tirx.SeqStmt([*views, to_opencl(plain)])
+    made = PrimFunc(names, whole)
+    for key, value in {
+        "calling_conv": _DEVICE_CALL,
+        "global_symbol": name,
+        "tirx.noalias": True,
+        "tirx.is_global_func": True,
+        "tirx.kernel_launch_params": [],
+        "target": Target(_OPENCL),
+    }.items():
+        made = made.with_attr(key, value)
+    return made
+
+
+def _flat(buffer: Var) -> Var:
+    size = int(np.prod([int(n) for n in buffer.shape], dtype=np.int64))
+    return tirx.decl_buffer((size,), str(buffer.dtype), buffer.name)
+
+
+def _views_of(func: PrimFunc, flat: Mapping[Var, Var]) -> dict[Var, Var]:
+    """What takes the place of each buffer and of each view of it."""
+    from .parallel import owners_of
+
+    found = dict(flat)
+    for view, owner in owners_of(func.body).items():
+        if owner in flat:
+            found[view] = flat[owner]
+    return found
+
+
+def _with_private_temporaries(body: Stmt) -> Stmt:
+    found: dict[Var, Var] = {}
+
+    def allocate(node: AllocBuffer) -> AllocBuffer:
+        buffer = node.buffer
+        found[buffer] = tirx.decl_buffer(list(buffer.shape), str(buffer.dtype), buffer.name, scope="local")
+        return AllocBuffer(found[buffer])
+
+    body = structural_map(body, (AllocBuffer, allocate))
+    return _renamed(body, found)
+
+
+def _renamed(body: Stmt, new: Mapping[Var, Var]) -> Stmt:
+    def load(access: TensorLoad) -> Expr:
+        return tirx.BufferLoad(new[access.source], access.indices) if access.source in new else access
+
+    def store(access: BufferStore) -> Stmt:
+        return BufferStore(new[access.buffer], access.value, access.indices) if access.buffer in new else access
+
+    return structural_map(body, [(TensorLoad, load), (BufferStore, store)])
+
+
+def _source(functions: Mapping[str, PrimFunc]) -> str:
+    module = tvm.IRModule({tvm.ir.GlobalVar(name): func for name, func in functions.items()})
+    module = tirx.transform.LowerIntrin()(module)
+    return tvm.get_global_func("target.build.opencl")(module, Target(_OPENCL)).inspect_source()
+
+
+def _with_temporaries(program: Program, steps: Sequence[_DeviceStep]) -> Program:
+    extended = []
+    for step, device in zip(program.steps, steps, strict=True):
+        kernel = replace(step.kernel, scratch=step.kernel.scratch + device.temporaries)
+        extended.append(replace(step, kernel=kernel))
+    return replace(program, steps=extended)
+
+
+def _ranges(
+    program: Program, number: int, step: Step, constants: Sequence[int], plan: MemoryPlan, trace: MemoryPlan
+) -> list[Range]:
+    """The memory of each parameter of a step, and of its temporaries."""
+    inputs = {name: i for i, name in enumerate(program.inputs)}
+    outputs = {name: i for i, name in enumerate(program.outputs)}
+
+    def named(name: str) -> Range:
+        nbytes = program.buffers[name].nbytes
+        if name in inputs:
+            return Range("inputs", inputs[name], inputs[name], nbytes)
+        if name in outputs:
+            return Range("outputs", outputs[name], outputs[name], nbytes)
+        return Range("arena", plan.offsets[name], trace.offsets[name], nbytes + SLACK)
+
+    found = [named(name) for name in step.inputs]
+    for offset, array in zip(constants, step.kernel.constants, strict=True):
+        found.append(Range("weights", offset, offset, array.nbytes + SLACK))
+    found += [named(name) for name in step.outputs]
+    for i, (shape, dtype) in enumerate(step.kernel.scratch):
+        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        name = scratch_name(number, i)
+        found.append(Range("arena", plan.offsets[name], trace.offsets[name], nbytes + SLACK))
+    return found

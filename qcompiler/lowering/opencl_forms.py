@@ -1,0 +1,333 @@
+"""From lowered TIR to the subset that TVM's OpenCL generator prints correctly.
+
+The generator has four faults that this rewriting keeps away from: it turns a vector load whose offset is not provably a
+multiple of its lanes into arithmetic on scalars (apache/tvm#5464), prints float constants with six digits, prints
+shuffles in a syntax that is not OpenCL C, and leaves the result of max(NaN, x) open. Vectors in memory are accessed by
+`vloadN` and `vstoreN`, which ask for the alignment of one element alone; float constants are given by their bits.
+
+Arithmetic is done in vectors of up to four lanes, as a work-item's registers are scalars of 32 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from tvm import tirx
+from tvm.ir import Call, Expr, Op, PrimType, StringImm, TensorLoad
+from tvm.target.codegen import llvm_get_intrinsic_name
+from tvm.tirx import (
+    AllocBuffer,
+    Bind,
+    Broadcast,
+    BufferLoad,
+    BufferStore,
+    Cast,
+    DeclBuffer,
+    Div,
+    Evaluate,
+    FloatImm,
+    For,
+    IfThenElse,
+    IntImm,
+    Max,
+    Min,
+    Not,
+    Ramp,
+    Select,
+    SeqStmt,
+    Shuffle,
+    Stmt,
+    Var,
+)
+from tvm_ffi import structural_equal, structural_walk
+
+from .contraction import ALLOW_CONTRACTION
+
+_ARITHMETIC_LANES = 4
+_MOVED_LANES = 16
+"""Most lanes of a vector that is only copied."""
+_LANES = (16, 8, 4, 2, 1)
+_BINARY = tuple(
+    getattr(tirx, name)
+    for name in (
+        *("Add", "Sub", "Mul", "Div", "Mod", "FloorDiv", "FloorMod", "Min", "Max"),
+        *("LShift", "RShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor"),
+        *("EQ", "NE", "LT", "LE", "GT", "GE", "And", "Or"),
+    )
+)
+_LIBRARY = {"sinhf": "sinh", "coshf": "cosh", "expf": "exp", "erff": "erf", "tanhf": "tanh", "powf": "pow"}
+"""OpenCL's names of functions of the C library."""
+_REDUCTIONS: dict[str, Callable[[Expr, Expr], Expr]] = {
+    "llvm.vector.reduce.add": lambda a, b: a + b,
+    "llvm.vector.reduce.umax": tirx.max,
+    "llvm.vector.reduce.smax": tirx.max,
+    "llvm.vector.reduce.umin": tirx.min,
+    "llvm.vector.reduce.smin": tirx.min,
+}
+
+
+def type_name(dtype: str, lanes: int = 1) -> str:
+    """OpenCL's name of a type."""
+    names = {"int8": "char", "uint8": "uchar", "int16": "short", "uint16": "ushort", "int32": "int", "uint32": "uint"}
+    names |= {"int64": "long", "uint64": "ulong", "float32": "float", "float16": "half", "bool": "char"}
+    return names[dtype] + (str(lanes) if lanes > 1 else "")
+
+
+def to_opencl(func: tirx.PrimFunc) -> Stmt:
+    """The body of a function after `tirx.transform.VectorizeLoop`, in the forms above.
+
+    Raises ValueError for an instruction that has none.
+    """
+    return _Rewriter(exact=not func.attrs.get(ALLOW_CONTRACTION)).statement(func.body)
+
+
+def lanes_of(value: Expr) -> int:
+    return int(value.ty.dtype.lanes)
+
+
+def scalar_type(value: Expr) -> str:
+    """The type of a value's lanes."""
+    return str(value.ty.dtype).partition("x")[0]
+
+
+def _vector(dtype: str, lanes: int) -> str:
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def _int32(value: int) -> Expr:
+    return tirx.const(value, "int32")
+
+
+class _Rewriter:
+    """Rewrites one function; `exact` divides float32 with the rounding of IEEE 754."""
+
+    def __init__(self, *, exact: bool) -> None:
+        self.exact = exact
+
+    # ----------------------------------------------------------------------------------------- statements
+
+    def statement(self, node: Stmt) -> Stmt:
+        if isinstance(node, SeqStmt):
+            return _joined([self.statement(s) for s in node.seq])
+        if isinstance(node, For):
+            return For(
+                node.loop_var, self.whole(node.min), self.whole(node.extent), node.kind, self.statement(node.body)
+            )
+        if isinstance(node, IfThenElse):
+            other = None if node.else_case is None else self.statement(node.else_case)
+            return IfThenElse(self.whole(node.condition), self.statement(node.then_case), other)
+        if isinstance(node, Bind):
+            return Bind(node.var, self.whole(node.value))
+        if isinstance(node, BufferStore):
+            return self._store(node)
+        if isinstance(node, Evaluate):
+            return Evaluate(self.whole(node.value)) if isinstance(node.value, Call) else node
+        if isinstance(node, AllocBuffer | DeclBuffer):
+            return node
+        raise ValueError(f"a statement of type {type(node).__name__} has no form in OpenCL")
+
+    def _store(self, node: BufferStore) -> Stmt:
+        (index,) = node.indices
+        lanes = lanes_of(node.value)
+        if lanes == 1:
+            return BufferStore(node.buffer, self.whole(node.value), [self.whole(index)])
+        contiguous = isinstance(index, Ramp) and _is_one(index.stride)
+        moved = isinstance(node.value, TensorLoad | Broadcast)
+        most = (_MOVED_LANES if moved else _ARITHMETIC_LANES) if contiguous else 1
+        pieces = _pieces(lanes, most)
+        values = [self.piece(node.value, start, n) for start, n in pieces]
+        bound: list[Stmt] = []
+        if len(pieces) > 1 and self._may_read_what_is_stored(node, index):
+            variables = [Var("v", str(v.ty.dtype)) for v in values]
+            bound = [Bind(variable, value) for variable, value in zip(variables, values, strict=True)]
+            values = variables
+        stores = []
+        for (start, n), value in zip(pieces, values, strict=True):
+            place = self.piece(index, start, 1)
+            if n == 1:
+                stores.append(BufferStore(node.buffer, value, [place]))
+            else:
+                address = tirx.address_of(BufferLoad(node.buffer, [place]))
+                stores.append(Evaluate(tirx.call_extern("void", f"vstore{n}", value, _int32(0), address)))
+        return _joined([*bound, *stores])
+
+    @staticmethod
+    def _may_read_what_is_stored(node: BufferStore, index: Expr) -> bool:
+        """Whether a piece may need an element that another piece stores."""
+        own: list[bool] = []
+        shuffles: list[Shuffle] = []
+
+        def load(access: TensorLoad) -> None:
+            if access.source.same_as(node.buffer):
+                own.append(structural_equal(access.indices[0], index))
+
+        structural_walk(node.value, [(TensorLoad, load), (Shuffle, shuffles.append)])
+        return bool(own) and (bool(shuffles) or not all(own))
+
+    # ---------------------------------------------------------------------------------------- expressions
+
+    def whole(self, node: Expr) -> Expr:
+        return self.piece(node, 0, lanes_of(node)) if isinstance(node.ty, PrimType) else node
+
+    def piece(self, node: Expr, start: int, n: int) -> Expr:
+        """Lanes `start` to `start + n` of a value."""
+        lanes = lanes_of(node)
+        if isinstance(node, IntImm | Var) and (start, n) == (0, lanes):
+            return node
+        if isinstance(node, FloatImm):
+            return _float_constant(float(node.value), scalar_type(node))
+        if isinstance(node, TensorLoad):
+            return self._load(node, start, n)
+        if isinstance(node, Broadcast):
+            value = self.piece(node.value, 0, 1)
+            return value if n == 1 else Broadcast(value, n)
+        if isinstance(node, Ramp):
+            base, stride = self.whole(node.base), self.whole(node.stride)
+            return _packed([base + stride * (start + i) if start + i else base for i in range(n)])
+        if isinstance(node, Shuffle):
+            return self._shuffle(node, start, n)
+        if isinstance(node, Cast):
+            return self.piece(node.value, start, n).astype(_vector(scalar_type(node), n))
+        if isinstance(node, Select):
+            return self._select(node, start, n)
+        if isinstance(node, Not):
+            return Not(self.piece(node.a, start, n))
+        if isinstance(node, _BINARY):
+            return self._binary(node, self.piece(node.a, start, n), self.piece(node.b, start, n))
+        if isinstance(node, Call):
+            return self._call(node, start, n)
+        raise ValueError(f"lanes {start} to {start + n} of a {type(node).__name__} have no form in OpenCL")
+
+    def _binary(self, node: Expr, a: Expr, b: Expr) -> Expr:
+        is_float = node.a.ty.dtype.is_float
+        if isinstance(node, Max | Min) and is_float:
+            name = "fmax" if isinstance(node, Max) else "fmin"
+            return tirx.call_pure_extern(str(a.ty.dtype), name, a, b)
+        if isinstance(node, Div) and is_float and self.exact:
+            return tirx.call_pure_extern(str(a.ty.dtype), f"qc_div{_suffix(lanes_of(a))}", a, b)
+        return type(node)(a, b)
+
+    def _load(self, node: TensorLoad, start: int, n: int) -> Expr:
+        (index,) = node.indices
+        if lanes_of(index) == 1:
+            return BufferLoad(node.source, [self.whole(index)])
+        if n > 1 and isinstance(index, Ramp) and _is_one(index.stride):
+            if n not in _LANES:
+                return _packed([self._load(node, start + i, 1) for i in range(n)])
+            address = tirx.address_of(BufferLoad(node.source, [self.piece(index, start, 1)]))
+            kind = _vector(scalar_type(node), n)
+            return tirx.call_pure_extern(kind, f"vload{n}", _int32(0), address)
+        return _packed([BufferLoad(node.source, [self.piece(index, start + i, 1)]) for i in range(n)])
+
+    def _shuffle(self, node: Shuffle, start: int, n: int) -> Expr:
+        widths = [lanes_of(v) for v in node.vectors]
+        places = [divmod_widths(int(i), widths) for i in list(node.indices)[start : start + n]]
+        vector, first = places[0]
+        if all(place == (vector, first + i) for i, place in enumerate(places)):
+            return self.piece(node.vectors[vector], first, n)
+        return _packed([self.piece(node.vectors[v], lane, 1) for v, lane in places])
+
+    def _select(self, node: Select, start: int, n: int) -> Expr:
+        condition = self.piece(node.condition, start if lanes_of(node.condition) > 1 else 0, 1)
+        values = [self.piece(v, start, n) for v in (node.true_value, node.false_value)]
+        if n == 1 or lanes_of(node.condition) == 1:
+            return tirx.if_then_else(condition, *values)
+        return _packed(
+            [
+                tirx.if_then_else(
+                    self.piece(node.condition, start + i, 1),
+                    self.piece(node.true_value, start + i, 1),
+                    self.piece(node.false_value, start + i, 1),
+                )
+                for i in range(n)
+            ]
+        )
+
+    def _call(self, node: Call, start: int, n: int) -> Expr:
+        name = node.op.name if isinstance(node.op, Op) else ""
+        if name in ("tirx.call_llvm_pure_intrin", "tirx.call_llvm_intrin"):
+            return self._llvm(node, start, n)
+        if name == "tirx.reinterpret":
+            return self._reinterpret(node, start, n)
+        if name in ("tirx.address_of", "tirx.tvm_access_ptr"):
+            return node
+        arguments = []
+        for position, argument in enumerate(node.args):
+            if not isinstance(argument.ty, PrimType):
+                text = getattr(argument, "value", None)
+                arguments.append(StringImm(_LIBRARY[text]) if position == 0 and text in _LIBRARY else argument)
+            else:
+                arguments.append(self.piece(argument, start, n) if lanes_of(argument) > 1 else self.whole(argument))
+        kind = PrimType(_vector(scalar_type(node), n)) if isinstance(node.ty, PrimType) else node.ty
+        return Call(node.op, arguments, node.attrs, node.ty_args, ret_ty=kind)
+
+    def _llvm(self, node: Call, start: int, n: int) -> Expr:
+        name = str(llvm_get_intrinsic_name(int(node.args[0])))
+        value = node.args[1]
+        if (combine := _REDUCTIONS.get(name)) is None:
+            raise ValueError(f"{name} has no form in OpenCL")
+        total = self.piece(value, 0, 1)
+        for lane in range(1, lanes_of(value)):
+            total = combine(total, self.piece(value, lane, 1))
+        return total
+
+    def _reinterpret(self, node: Call, start: int, n: int) -> Expr:
+        value, kind = node.args[0], scalar_type(node)
+        if lanes_of(value) == lanes_of(node):
+            source = self.piece(value, start, n)
+        elif lanes_of(node) == n:
+            source = self.whole(value)
+        else:
+            return _packed([_lane(self.whole(node), start + i) for i in range(n)])
+        return tirx.call_pure_extern(_vector(kind, n), f"as_{type_name(kind, n)}", source)
+
+
+def divmod_widths(index: int, widths: Sequence[int]) -> tuple[int, int]:
+    """The vector, and the lane in it, of an element of vectors one after the other."""
+    for number, width in enumerate(widths):
+        if index < width:
+            return number, index
+        index -= width
+    raise ValueError(f"there is no lane {index} beyond the vectors")
+
+
+def _lane(value: Expr, lane: int) -> Expr:
+    return Shuffle([value], [_int32(lane)])
+
+
+def _packed(values: Sequence[Expr]) -> Expr:
+    """A vector of scalars."""
+    if len(values) == 1:
+        return values[0]
+    dtype = str(values[0].ty.dtype)
+    return tirx.call_pure_extern(_vector(dtype, len(values)), f"({type_name(dtype, len(values))})", *values)
+
+
+def _float_constant(value: float, dtype: str) -> Expr:
+    if dtype == "float64":
+        raise ValueError("devices have no float64")
+    bits = np.float16(value).view(np.uint16) if dtype == "float16" else np.float32(value).view(np.uint32)
+    return tirx.call_pure_extern(dtype, f"as_{type_name(dtype)}", tirx.const(int(bits), str(bits.dtype)))
+
+
+def _is_one(stride: Expr) -> bool:
+    return isinstance(stride, IntImm) and int(stride) == 1
+
+
+def _pieces(lanes: int, most: int) -> list[tuple[int, int]]:
+    """Where pieces of at most `most` lanes, each of a legal length, start."""
+    found, start = [], 0
+    while start < lanes:
+        n = next(n for n in _LANES if n <= min(most, lanes - start))
+        found.append((start, n))
+        start += n
+    return found
+
+
+def _suffix(lanes: int) -> str:
+    return str(lanes) if lanes > 1 else ""
+
+
+def _joined(statements: Sequence[Stmt]) -> Stmt:
+    return statements[0] if len(statements) == 1 else SeqStmt(list(statements))
