@@ -5,9 +5,8 @@
 onnxruntime's aarch64 wheel runs in an ARM userland (`arm_userland.py`, built on first use), on one thread with all
 graph optimizations, on two models: `same QDQ` is the model.qdq.onnx of our bundle, the program that we run; `its own`
 comes from its own static quantization with the same calibration (QDQ, minmax, per-channel weights, all activations in
-8 bits), which it has more integer kernels for. Both are counted by the plug-in that `qcompiler bench --emulate` counts
-with; an inference is what each of several more adds to a process, with calls from Python, below 0.1 million. Ours is
-`count_instructions`.
+8 bits), which it has more integer kernels for. An inference there is what executes between two marks (`count_marks.c`),
+calls from Python included, below 0.1 million; ours is `count_instructions`.
 A count is no time; it leaves out caches, and what a core does at once.
 
 `dots / least`: dot products executed against those that the multiply-adds of these layers need; `dots`, `float`: shares
@@ -48,11 +47,8 @@ WORK = Path(__file__).resolve().parent.parent / "build" / "benchmarks" / "arm"
 MODELS = ("resnet8_wide", "mobilenetv2", "squeezenet1.1", "yolox_nano", "minilm")
 TARGETS = ("arm-cpu", "arm-cpu:neoverse-n2")
 CALIBRATION_SAMPLES = 8
-_RUNS = (1, 4, 7)
-"""Inferences of the processes that are counted."""
-_ROUNDS = 6
-_BENT = 0.02
-"""By how much the second step between counts may differ from the first."""
+_RUNS = 7
+"""Inferences of which the median is taken."""
 
 
 @dataclass(frozen=True)
@@ -111,34 +107,19 @@ class Result:
 
 
 def count_peer(system: Userland, instruction_set: str, model: Path, inputs: Path) -> int | None:
-    """Instructions of one inference in onnxruntime, None if it does not run the model.
-
-    Starting takes some 10^8 instructions more in some processes than in others, whatever the model. So each number of
-    runs is counted anew until the least counts lie on a line.
-
-    Raises:
-        RuntimeError: they do not after `_ROUNDS` rounds.
-    """
-    script = Path(__file__).with_name("arm_peer.py")
-    least = dict.fromkeys(_RUNS, sys.maxsize)
+    """Instructions of one inference in onnxruntime, the median of `_RUNS`; None if it does not run the model."""
+    here = Path(__file__).resolve().parent
     with tempfile.TemporaryDirectory() as folder:
-        plugin, out = Path(folder) / "count_blocks.so", Path(folder) / "blocks"
-        link_plugin("count_blocks.c", plugin)
-        for _ in range(_ROUNDS):
-            for runs in _RUNS:
-                arguments = [str(script), str(model), str(inputs), str(runs)]
-                command = system.command(CORES[instruction_set], ["-plugin", f"{plugin},out={out}"], arguments)
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode != 0:
-                    message = done.stderr.strip().splitlines() or [f"code {done.returncode}"]
-                    print(f"{model.name}: onnxruntime fails: {message[-1][:200]}", file=sys.stderr)
-                    return None
-                blocks = (line.split() for line in out.read_text("ascii").splitlines())
-                least[runs] = min(least[runs], sum(int(length) * int(executions) for _, length, executions in blocks))
-            first, second, third = (least[runs] for runs in _RUNS)
-            if abs((third - second) - (second - first)) <= _BENT * (third - second):
-                return (third - first) // (_RUNS[2] - _RUNS[0])
-    raise RuntimeError(f"{model.name}: the counts of {_RUNS} inferences, {least}, do not lie on a line")
+        plugin, out = Path(folder) / "count_marks.so", Path(folder) / "marks"
+        link_plugin(str(here / "count_marks.c"), plugin)
+        arguments = [str(here / "arm_peer.py"), str(model), str(inputs), str(_RUNS)]
+        command = system.command(CORES[instruction_set], ["-plugin", f"{plugin},out={out}"], arguments)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            message = done.stderr.strip().splitlines() or [f"code {done.returncode}"]
+            print(f"{model.name}: onnxruntime fails: {message[-1][:200]}", file=sys.stderr)
+            return None
+        return int(np.median(np.diff(np.loadtxt(out, np.int64))))
 
 
 def contest(name: str, target: str, system: Userland, work: Path, reuse: bool) -> Result:
