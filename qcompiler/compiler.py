@@ -30,11 +30,14 @@ from qcompiler.ir.values import (
     shape,
     small_type,
 )
+from qcompiler.lowering.aot import CompiledProgram
+from qcompiler.lowering.device import DeviceProgram
 from qcompiler.lowering.lower import Lowering, lower
 from qcompiler.model import Model
 from qcompiler.passes.plan_layout import channels_last
 from qcompiler.pipeline import Progress
 from qcompiler.report.describe import describe_model
+from qcompiler.report.placement import placement_notes
 from qcompiler.targets.spec import resolve_target
 
 FORMS = ("bundle", "tvm")
@@ -56,10 +59,11 @@ def write(
     options: Mapping[str, Any],
 ) -> Bundle:
     """See `qcompiler.compile`."""
-    from qcompiler.lowering.aot import build_object
-
     if form not in FORMS:
         raise PipelineError(f"unknown format '{form}': expected {' or '.join(FORMS)}")
+    spec = resolve_target(target)
+    if spec.driver:
+        _check_for_device(target, embed_weights, threads)
     with tempfile.TemporaryDirectory() as scratch:
         dumps = dump_ir or Path(scratch) / "ir"
         if not isinstance(model, Quantized):
@@ -73,12 +77,14 @@ def write(
             dumps = Path(scratch) / "ir"
             dumps.mkdir()
             model.model.save(dumps / "000_program.mlir")
-        spec = resolve_target(target)
         progress.step("lower")
         lowering = lower(model.model, spec, progress)
         progress.step("build")
-        machine = lowering.kernels.tvm_target(spec)
-        compiled = build_object(lowering.program, machine, threads=threads)
+        machine = {"kind": spec.driver} if spec.driver else lowering.kernels.tvm_target(spec)
+        compiled = _build(lowering, machine, threads)
+        notes = [*model.notes]
+        if isinstance(compiled, DeviceProgram):
+            notes += placement_notes(lowering.program, compiled)
         files: dict[str, bytes | str | Path] = {
             f"ir/{file.name}": file for file in sorted(dumps.glob("[0-9][0-9][0-9]_*")) if dumps.is_dir()
         }
@@ -87,7 +93,7 @@ def write(
         files["report.json"] = json.dumps(
             {
                 "passes": [asdict(r) for r in model.records],
-                "notes": model.notes,
+                "notes": notes,
                 "module": asdict(describe_model(model.model)),
             },
             indent=1,
@@ -111,12 +117,33 @@ def write(
             outputs=outputs,
             values=_values(lowering),
             files=files,
-            cpu_flags=tuple(lowering.kernels.cpu_flags(spec)),
+            cpu_flags=() if spec.driver else tuple(lowering.kernels.cpu_flags(spec)),
             metadata={"model": model.model.source},
             toolchain=spec.toolchain,
             embed_weights=embed_weights,
         )
         return write_bundle(output, contents)
+
+
+def _check_for_device(target: str, embed_weights: bool, threads: bool) -> None:
+    """Refuses options of code for a CPU."""
+    if threads:
+        raise PipelineError(f"{target} is a GPU, which shares its work by itself; leave out --threads (threads=True)")
+    if embed_weights:
+        raise PipelineError(
+            f"a bundle for {target} has no library to hold the weights, its driver takes them from weights.bin; "
+            "leave out --embed-weights (embed_weights=True)"
+        )
+
+
+def _build(lowering: Lowering, machine: dict[str, Any], threads: bool) -> CompiledProgram | DeviceProgram:
+    if lowering.spec.driver:
+        from qcompiler.lowering.opencl import build_device_program
+
+        return build_device_program(lowering.program, lowering.spec)
+    from qcompiler.lowering.aot import build_object
+
+    return build_object(lowering.program, machine, threads=threads)
 
 
 def _tensor(name: str, buffer: str, value: SSAValue) -> TensorInfo:

@@ -96,6 +96,23 @@ class StepInfo:
 
 
 @dataclass(frozen=True)
+class LaunchInfo:
+    """One kernel launch of a driver: its step, its sizes in work-items, and what `LaunchCost` says of it, estimated."""
+
+    kernel: str
+    step: int
+    global_size: tuple[int, int, int]
+    local_size: tuple[int, int, int]
+    serial: bool = False
+    """Whether a single work-item does everything."""
+    operations: int | None = None
+    bytes_read: int | None = None
+    bytes_written: int | None = None
+    registers: int | None = None
+    occupancy: str = ""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """All of `manifest.json`. Sizes are bytes; `files` maps each other file of the bundle to its SHA-256."""
 
@@ -122,6 +139,8 @@ class Manifest:
     """Whether threads can share the work: `{prefix}_parallel_launch`, and parallel.c."""
     driver: Literal["", "opencl"] = ""
     """What runs the kernels of kernels.cl on a device; empty where the code is in libraries."""
+    launches: tuple[LaunchInfo, ...] = ()
+    """What the driver runs, in order."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What the caller of `write_bundle` wants to keep: source model, options, scores."""
 
@@ -165,6 +184,7 @@ class Manifest:
             content["inputs"] = tuple(_read(TensorInfo, item) for item in content["inputs"])
             content["outputs"] = tuple(_read(TensorInfo, item) for item in content["outputs"])
             content["steps"] = tuple(_read(StepInfo, item) for item in content["steps"])
+            content["launches"] = tuple(_read(LaunchInfo, item) for item in content.get("launches", ()))
             content["buffers"] = {key: _read(BufferInfo, item) for key, item in content["buffers"].items()}
             content["values"] = {key: _read(ValueInfo, item) for key, item in content["values"].items()}
             return _read(Manifest, content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,6 +27,7 @@ from .manifest import (
     PARALLEL,
     WEIGHTS,
     BufferInfo,
+    LaunchInfo,
     Manifest,
     StepInfo,
     TensorInfo,
@@ -173,7 +174,6 @@ def _write_libraries(folder: Path, manifest: Manifest, compiled: CompiledProgram
 def _manifest(contents: BundleContents) -> Manifest:
     program, compiled = contents.program, contents.compiled
     written = set(program.inputs).union(*(step.outputs for step in program.steps))
-    device = isinstance(compiled, DeviceProgram)
     return Manifest(
         prefix=compiled.prefix,
         target=contents.target,
@@ -199,9 +199,18 @@ def _manifest(contents: BundleContents) -> Manifest:
         files={},
         cpu_flags=contents.cpu_flags,
         weights_embedded=contents.embed_weights,
-        threads=not device and compiled.threads,
-        driver="opencl" if device else "",
+        threads=isinstance(compiled, CompiledProgram) and compiled.threads,
+        driver="opencl" if isinstance(compiled, DeviceProgram) else "",
+        launches=_launches(compiled) if isinstance(compiled, DeviceProgram) else (),
         metadata=contents.metadata,
+    )
+
+
+def _launches(compiled: DeviceProgram) -> tuple[LaunchInfo, ...]:
+    costs = [asdict(cost) for cost in compiled.costs] or [{} for _ in compiled.launches]
+    return tuple(
+        LaunchInfo(launch.kernel, launch.step, launch.global_size, launch.local_size, launch.serial, **cost)
+        for launch, cost in zip(compiled.launches, costs, strict=True)
     )
 
 

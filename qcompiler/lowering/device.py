@@ -47,6 +47,22 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class LaunchCost:
+    """What a launch costs, estimated from its code; a number to compare kernels by, not a time.
+
+    `operations` are arithmetic instructions of all work-items, a dot product or a vector's arithmetic as many as the
+    hardware executes; bytes count each access of global memory, whether a cache has it or not. `registers` are those of
+    32 bits that a work-item holds at once, `occupancy` is what that allows: all threads, half of them, or spills.
+    """
+
+    operations: int
+    bytes_read: int
+    bytes_written: int
+    registers: int
+    occupancy: Literal["full", "half", "spills"]
+
+
+@dataclass(frozen=True)
 class DeviceProgram:
     """What a driver needs. `build_options` are those of the OpenCL compiler; `extensions` have to be there."""
 
@@ -61,3 +77,5 @@ class DeviceProgram:
     extensions: tuple[str, ...] = ()
     prefix: str = "model"
     """Beginning of the names of the driver's functions."""
+    costs: tuple[LaunchCost, ...] = ()
+    """Of each launch."""
