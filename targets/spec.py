@@ -23,6 +23,7 @@ _BUILT_IN = {
     "host": "qcompiler.targets.host.spec",
     "arm-cpu": "qcompiler.targets.arm_cpu.spec",
     "mali": "qcompiler.targets.mali.spec",
+    "hexagon": "qcompiler.targets.hexagon.spec",
 }
 
 
@@ -49,6 +50,10 @@ class TargetSpec:
     """Whether it computes in float16, twice as many elements in a vector as of float32."""
     driver: Literal["", "opencl"] = ""
     """What runs the kernels of a device with memory of its own; empty where they are functions of a library."""
+    float_vectors: bool = True
+    """Whether vectors hold float32."""
+    alignment: int = 64
+    """Bytes, a power of two: every buffer begins at a multiple, and as many may be read past its end."""
     toolchain: Toolchain = NATIVE
     """What links bundles, and runs them where this machine cannot."""
 

@@ -30,6 +30,9 @@ class Toolchain:
     """Programs with the options of GNU objdump."""
     emulator: Command = ()
     """What runs a static executable of the target here; its name and arguments follow."""
+    runtime: str = ""
+    """Folder of `qcompiler/bundle/c` whose headers and sources stand for the C library, where `compilers` have none.
+    Libraries then leave functions undefined, which the machine's own C library has."""
 
     @property
     def compiler(self) -> Command:
@@ -70,3 +73,18 @@ AARCH64_LINUX = Toolchain(
     disassemblers=(("aarch64-linux-gnu-objdump",), ("llvm-objdump",), ("llvm-objdump-19",)),
     emulator=("qemu-aarch64",),
 )
+
+
+def hexagon_toolchain(version: str) -> Toolchain:
+    """Of a Hexagon version, such as v66; the emulator plays v67 for the later ones, whose integer code it runs."""
+    flags = ("--target=hexagon-unknown-linux-musl", f"-mcpu=hexagon{version}", f"-mhvx={version}")
+    freestanding = (*flags, "-mhvx-length=128b", "-ffreestanding", "-fno-builtin", "-nostdlib", "-G0", "-fuse-ld=lld")
+    return Toolchain(
+        install="apt-get install clang-19 lld-19 llvm-19 qemu-user",
+        compilers=tuple((clang, *freestanding) for clang in ("clang-19", "clang-20", "clang-18", "clang")),
+        linkers=(),
+        archivers=(("llvm-ar",), ("llvm-ar-19",), ("ar",)),
+        disassemblers=(("llvm-objdump-19",), ("llvm-objdump",)),
+        emulator=("qemu-hexagon", *(() if version == "v66" else ("-cpu", "v67"))),
+        runtime="hexagon",
+    )

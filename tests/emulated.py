@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from qcompiler.lowering.aot import build_object
+from qcompiler.bundle.link import c_library
 from qcompiler.lowering.memory import align
-from qcompiler.lowering.program import ALIGNMENT, SLACK, Buffer, Kernel, Program, Step
+from qcompiler.lowering.program import Buffer, Kernel, Program, Step
 from qcompiler.targets.arm_cpu.spec import names
 from qcompiler.targets.spec import TargetSpec, resolve_target
 
@@ -66,11 +67,11 @@ def emulated(name: str, *marks: pytest.MarkDecorator):  # type: ignore[no-untype
 
 
 def run_calls(calls: Sequence[Call], spec: TargetSpec) -> list[list[np.ndarray]]:
-    """The output buffers of each call, all in one process. Every buffer is followed by `SLACK` bytes of something.
+    """The output buffers of each call, all in one process. Every buffer is followed by slack that holds something.
 
     Fails if a byte outside the outputs changes.
     """
-    program = Program()
+    program = Program(alignment=spec.alignment)
     layout: list[tuple[str, np.ndarray, int]] = []
     end = 0
     for i, call in enumerate(calls):
@@ -79,7 +80,7 @@ def run_calls(calls: Sequence[Call], spec: TargetSpec) -> list[list[np.ndarray]]
         for name, array in zip(inputs + outputs, [*call.inputs, *call.outputs], strict=True):
             program.buffers[name] = Buffer(name, array.shape, str(array.dtype))
             layout.append((name, array, end))
-            end = align(end + array.nbytes + SLACK)
+            end += align(array.nbytes + spec.alignment, spec.alignment)
         program.inputs += inputs
         program.outputs += outputs
         program.steps.append(Step(call.kernel, tuple(inputs), tuple(outputs), f"call {i}"))
@@ -106,8 +107,8 @@ def _run(program: Program, offsets: dict[str, int], memory: np.ndarray, spec: Ta
         "n_out": len(program.outputs),
         "memory": memory.size,
         "weights": compiled.weights.blob.size,
-        "arena": align(compiled.plan.arena_bytes + SLACK),
-        "alignment": ALIGNMENT,
+        "arena": align(max(compiled.plan.arena_bytes, 1), spec.alignment),
+        "alignment": spec.alignment,
     }
     toolchain = spec.toolchain
     with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +119,8 @@ def _run(program: Program, offsets: dict[str, int], memory: np.ndarray, spec: Ta
         objects = [f"{i}.o" for i in range(len(compiled.objects))]
         for name, code in zip(objects, compiled.objects, strict=True):
             (path / name).write_bytes(code)
-        subprocess.run([*toolchain.compiler, "-static", "main.c", *objects, "-lm", "-o", "main"], cwd=path, check=True)
+        command = [*toolchain.compiler, "-O1", "-static", "main.c", *objects, *c_library(toolchain), "-o", "main"]
+        subprocess.run(command, cwd=path, check=True)
         subprocess.run([*toolchain.emulator, "./main"], cwd=path, check=True, timeout=120)
         return np.fromfile(path / "memory", np.uint8)
 
@@ -126,3 +128,5 @@ def _run(program: Program, offsets: dict[str, int], memory: np.ndarray, spec: Ta
 _ARM_SETS = {resolve_target(name).instruction_set: name for name in reversed(names())}
 ARM = [emulated(name, pytest.mark.slow) for name in _ARM_SETS.values()]
 """One target for each instruction set of ARM."""
+
+HEXAGON = [emulated("hexagon", pytest.mark.slow)]

@@ -10,6 +10,8 @@ from ..errors import TargetError
 from ..targets.toolchain import NATIVE, Toolchain
 from .manifest import DRIVER
 
+_SOURCES = Path(__file__).parent / "c"
+
 _WEIGHTS = """\
     .section .rodata.{symbol}, "a", %progbits
     .balign {alignment}
@@ -33,7 +35,8 @@ def link_shared(
     """Links object files into a shared library, of which only `exports` (names, or patterns with `*`) can be seen.
 
     The library depends on no other but those whose functions it calls, libm and libc, and its code is not altered when
-    it is loaded. An `incomplete` one may lack functions, which the program that loads it has.
+    it is loaded. An `incomplete` one may lack functions, which the program that loads it has, and so may all of a
+    toolchain without a C library.
 
     Raises:
         TargetError: there is no linker, or it fails.
@@ -44,9 +47,9 @@ def link_shared(
     options = [f"--version-script={script}", f"-soname={library.name}", "--strip-debug", "--as-needed"]
     options += ["-z", "text", "-z", "noexecstack"]
     if command in toolchain.compilers:
-        options += [] if incomplete else ["-z", "defs"]
+        options += [] if incomplete or toolchain.runtime else ["-z", "defs"]
         given = ["-shared", "-nostartfiles", *(word for option in options for word in ("-Xlinker", option))]
-        libraries = ["-lm", "-pthread"]
+        libraries = [] if toolchain.runtime else ["-lm", "-pthread"]
     else:  # a linker does not know where the C library is; the loader finds libm's functions
         given, libraries = ["-shared", *options], []
     try:
@@ -93,8 +96,16 @@ def link_program(source: Path, library: Path, include: Path, program: Path, tool
         TargetError: there is no compiler, or it fails.
     """
     options = ["-std=c11", "-O2", "-static", f"-I{include}"]
-    files = [str(source), str(library), "-lm", "-pthread"]
+    files = [str(source), str(library), *c_library(toolchain)]
     _call([*toolchain.compiler, *options, "-o", str(program), *files], f"linking {program}")
+
+
+def c_library(toolchain: Toolchain) -> list[str]:
+    """What the compiler's command line has to end with so that a static program finds the C library."""
+    if not toolchain.runtime:
+        return ["-lm", "-pthread"]
+    folder = _SOURCES / toolchain.runtime
+    return [f"-I{folder}", *map(str, sorted(folder.glob("*.c")))]
 
 
 def link_driver(source: Path, folder: Path, program: Path, toolchain: Toolchain) -> None:
@@ -114,7 +125,7 @@ def link_plugin(source: str, plugin: Path) -> None:
     Raises:
         TargetError: there is no compiler, or it fails.
     """
-    path = Path(__file__).parent / "c" / source
+    path = _SOURCES / source
     options = ["-std=c11", "-O2", "-shared", "-fPIC", "-fvisibility=hidden"]
     _call([*NATIVE.compiler, *options, "-o", str(plugin), str(path)], f"compiling {source}")
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import BundleError
 from ..lowering.aot import CompiledProgram
 from ..lowering.device import DeviceProgram
-from ..lowering.program import ALIGNMENT, Program
+from ..lowering.program import Program
 from ..targets.toolchain import NATIVE, Toolchain
 from .header import c_header
 from .link import archive, compile_source, link_shared, weights_object
@@ -178,7 +178,7 @@ def _manifest(contents: BundleContents) -> Manifest:
         prefix=compiled.prefix,
         target=contents.target,
         versions={package: version(package) for package in ("qcompiler", "apache-tvm", "xdsl", "numpy")},
-        alignment=ALIGNMENT,
+        alignment=program.alignment,
         weight_bytes=int(compiled.weights.blob.size),
         arena_bytes=compiled.plan.arena_bytes,
         arena_lower_bound=compiled.plan.lower_bound,

@@ -8,7 +8,7 @@ For the prefix `model` the objects export
                        int32_t step);
 
 `inputs` and `outputs` hold one pointer for each program input and output, in the program's order; all
-pointers are aligned to `ALIGNMENT` bytes. `model_run` needs `plan.arena_bytes` of arena; `model_trace` gives
+pointers are aligned to `Program.alignment` bytes. `model_run` needs `plan.arena_bytes` of arena; `model_trace` gives
 every buffer its own place, so that all of them can be read afterwards, and needs `trace_plan.arena_bytes`.
 `model_step` runs one step of `model_run`. All return 0. The functions keep no state: calls with different
 arenas may run in parallel.
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .memory import MemoryPlan, align, plan_memory, scratch_name
-from .program import ALIGNMENT, SLACK, Program
+from .program import Program
 
 if TYPE_CHECKING:
     from .kernels import LoweredKernel
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weights:
-    """All constants of a program in one array of bytes, with `SLACK` bytes behind the last."""
+    """All constants of a program in one array of bytes, with slack behind the last."""
 
     blob: np.ndarray
     offsets: tuple[tuple[int, ...], ...]
@@ -106,7 +106,7 @@ def build_object(program: Program, target: dict, *, prefix: str = "model", threa
 
     program.check()
     machine = Target(target)
-    kernels = lower_kernels(program.steps, machine, prefix, threads=threads)
+    kernels = lower_kernels(program.steps, machine, prefix, threads=threads, alignment=program.alignment)
     program = _with_hoisted_scratch(program, kernels)
     weights = pack_weights(program)
     plan, trace_plan = plan_memory(program), plan_memory(program, reuse=False)
@@ -128,8 +128,9 @@ def build_object(program: Program, target: dict, *, prefix: str = "model", threa
     return CompiledProgram(tuple(objects), prefix, weights, plan, trace_plan, distinct, calls, threads)
 
 
-def pack_weights(program: Program, alignment: int = ALIGNMENT) -> Weights:
-    """Places every constant at a multiple of `alignment`, identical arrays once."""
+def pack_weights(program: Program, alignment: int | None = None) -> Weights:
+    """Places every constant at a multiple of `alignment`, or of the program's; identical arrays once."""
+    alignment = alignment or program.alignment
     placed: dict[bytes, int] = {}
     pieces: list[tuple[int, np.ndarray]] = []
     end = 0
@@ -145,7 +146,7 @@ def pack_weights(program: Program, alignment: int = ALIGNMENT) -> Weights:
                 end = align(end + data.size, alignment)
             row.append(placed[key])
         offsets.append(tuple(row))
-    blob = np.zeros(align(end + SLACK, alignment), np.uint8)
+    blob = np.zeros(align(end + program.alignment, alignment), np.uint8)
     for offset, data in pieces:
         blob[offset : offset + data.size] = data
     return Weights(blob, tuple(offsets))

@@ -69,7 +69,7 @@ def quantize_kernel(
         stored = bits - splat(_MAGIC_BITS, "int32", lanes) + zero.astype(vector("int32", lanes))
         return stored.astype(vector(y.dtype, lanes))
 
-    return _elementwise(builder, "quantize", y, [source, scales, zero_points], body, lanes=builder.stored_lanes)
+    return _elementwise(builder, "quantize", y, [source, scales, zero_points], body, lanes=builder.float_lanes)
 
 
 def dequantize_kernel(
@@ -97,7 +97,7 @@ def dequantize_kernel(
         difference = value.astype(vector("int32", lanes)) - zero.astype(vector("int32", lanes))
         return difference.astype(vector("float32", lanes)) * factor
 
-    return _elementwise(builder, "dequantize", y, [source, scales, zero_points], body, lanes=builder.stored_lanes)
+    return _elementwise(builder, "dequantize", y, [source, scales, zero_points], body, lanes=builder.float_lanes)
 
 
 def add_kernel(
@@ -161,7 +161,8 @@ def mul_kernel(
     builder = KernelBuilder(spec)
     vectors = target_rule(spec, "mul", [str(v.dtype) for v in (a, b, y)], zero_points, requantize)
     operands = _broadcast_operands(builder, [a, b], y)
-    return _elementwise(builder, "mul", y, operands, body, lanes=builder.stored_lanes, vectors=vectors)
+    lanes = builder.float_lanes if kind == "float32" else builder.stored_lanes
+    return _elementwise(builder, "mul", y, operands, body, lanes=lanes, vectors=vectors)
 
 
 def requantize_kernel(
@@ -183,7 +184,8 @@ def requantize_kernel(
         return requantize_expression(acc, factors, requantize, lanes).astype(vector(y.dtype, lanes))
 
     source = builder.operand(x)
-    return _elementwise(builder, "requantize", y, [source, *constants], body, lanes=builder.stored_lanes)
+    lanes = builder.float_lanes if kind == "float32" else builder.stored_lanes
+    return _elementwise(builder, "requantize", y, [source, *constants], body, lanes=lanes)
 
 
 def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec, axis: int | None = None) -> Kernel:

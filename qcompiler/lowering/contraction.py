@@ -2,7 +2,8 @@
 
 A fused multiply-add rounds once where the specification rounds twice. TVM asks LLVM for fusion everywhere
 (`FPOpFusion::Fast`) and has no target option against it, so every product that could reach an addition goes
-through LLVM's `llvm.arithmetic.fence`, which becomes no instruction.
+through LLVM's `llvm.arithmetic.fence`, which becomes no instruction. LLVM does not lower the fence for Hexagon (it never
+ends); there a product is the instruction's own intrinsic, element by element, since floats have no vectors.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ ALLOW_CONTRACTION = "qcompiler.allow_contraction"
 """Attribute (value 1) of float kernels that promise no exact result: their products may be fused."""
 
 _FENCE = "llvm.arithmetic.fence"
+_HEXAGON_PRODUCT = "llvm.hexagon.F2.sfmpy"
 
 
-def forbid_contraction(func: PrimFunc) -> PrimFunc:
-    """Fences the floating-point products of `func`, scheduled or lowered.
+def forbid_contraction(func: PrimFunc, machine: str = "") -> PrimFunc:
+    """Fences the floating-point products of `func`, scheduled or lowered, for a machine (an LLVM triple).
 
     A product that is only an operand of a call of an LLVM intrinsic, of min or max, or of a conversion to an
     integer has nothing it could be fused with and stays as it is, and so does all of a function that carries
@@ -27,7 +29,7 @@ def forbid_contraction(func: PrimFunc) -> PrimFunc:
     """
     from tvm.ir import Call, Op
     from tvm.target.codegen import llvm_lookup_intrinsic_id
-    from tvm.tirx import Cast, Max, Min, Mul, PrimFunc, call_llvm_pure_intrin
+    from tvm.tirx import Cast, Max, Min, Mul, PrimFunc, Shuffle, call_llvm_pure_intrin, const
     from tvm_ffi import structural_map
 
     if func.attrs.get(ALLOW_CONTRACTION):
@@ -38,7 +40,18 @@ def forbid_contraction(func: PrimFunc) -> PrimFunc:
     def is_intrinsic(value) -> bool:
         return isinstance(value, Call) and any(value.op.same_as(op) for op in intrinsics)
 
+    def scalar_products(product: Mul):
+        lanes = product.ty.dtype.lanes
+
+        def factors(lane: int):
+            return (Shuffle([v], [const(lane, "int32")]) if lanes > 1 else v for v in (product.a, product.b))
+
+        results = [call_llvm_pure_intrin("float32", _HEXAGON_PRODUCT, *factors(lane)) for lane in range(lanes)]
+        return results[0] if lanes == 1 else Shuffle(results, [const(lane, "int32") for lane in range(lanes)])
+
     def fence(product: Mul):
+        if machine.startswith("hexagon"):
+            return scalar_products(product) if str(product.ty.dtype).startswith("float32") else product
         return call_llvm_pure_intrin(product.ty, _FENCE, product) if product.ty.dtype.is_float else product
 
     def unfence(value):

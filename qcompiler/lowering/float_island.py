@@ -33,7 +33,7 @@ def lower_float(model: onnx.ModelProto, vector_bytes: int = 64) -> Program:
     Args:
         model: a graph at the compiler's opset. Its inputs and outputs become the program's buffers of the same names;
             all other buffers are named after the first output.
-        vector_bytes: size of the target's vector registers, 16, 32 or 64.
+        vector_bytes: size of the target's vector registers, 16, 32 or 64; 4 where these hold no floats.
 
     Raises:
         ModelError: an operator that neither TVM's converter nor a decomposition knows, or that needs TVM's run-time

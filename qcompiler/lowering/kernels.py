@@ -18,7 +18,7 @@ from .contraction import forbid_contraction
 from .hoist import Scratch, hoist_allocations
 from .native import int32, int_function, pointer
 from .parallel import is_shared, keep_independent, mark_parallel, parts_of, share_of, without_marks
-from .program import Step
+from .program import ALIGNMENT, Step
 
 Parts = tuple[bool, ...]
 """For each part of a kernel, in order, whether threads may share it."""
@@ -39,10 +39,13 @@ class LoweredKernel:
     parts: Parts
 
 
-def lower_kernels(steps: Sequence[Step], target: Target, prefix: str, *, threads: bool) -> list[LoweredKernel]:
+def lower_kernels(
+    steps: Sequence[Step], target: Target, prefix: str, *, threads: bool, alignment: int = ALIGNMENT
+) -> list[LoweredKernel]:
     """The lowered kernel of each step. Structurally equal PrimFuncs are lowered once and shared.
 
-    With `threads`, loops that are worth it become parts that several threads may share.
+    With `threads`, loops that are worth it become parts that several threads may share. An `alignment` of buffers
+    beyond the usual one is for machines whose vectors have to be aligned; LLVM is then told of it.
     """
     keys = [StructuralKey(step.kernel.func.without_attr("global_symbol")) for step in steps]
     variables: dict[StructuralKey, GlobalVar] = {}
@@ -50,7 +53,8 @@ def lower_kernels(steps: Sequence[Step], target: Target, prefix: str, *, threads
         if key not in variables:
             rule = re.sub("[^0-9A-Za-z]", "_", step.kernel.rule)
             variables[key] = GlobalVar(f"{prefix}_kernel{len(variables)}_{rule}")
-    functions = {variable: forbid_contraction(key.key) for key, variable in variables.items()}
+    machine = str(target.attrs["mtriple"])
+    functions = {variable: forbid_contraction(key.key, machine) for key, variable in variables.items()}
     if threads:
         functions = {variable: mark_parallel(func) for variable, func in functions.items()}
     module = tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(functions))
@@ -59,7 +63,7 @@ def lower_kernels(steps: Sequence[Step], target: Target, prefix: str, *, threads
     for key, variable in variables.items():
         func = keep_independent(module[variable]) if threads else without_marks(module[variable])
         func, hoisted = hoist_allocations(func)
-        native, parts = _with_pointers(func)
+        native, parts = _with_pointers(func, alignment)
         lowered[key] = LoweredKernel(variable.name_hint, native, hoisted, parts)
     return [lowered[key] for key in keys]
 
@@ -95,7 +99,7 @@ def _lowering_passes() -> Pass:
     )
 
 
-def _with_pointers(func: PrimFunc) -> tuple[PrimFunc, Parts]:
+def _with_pointers(func: PrimFunc, alignment: int) -> tuple[PrimFunc, Parts]:
     """Turns buffer parameters into pointers, and shared loops into parts that further parameters choose."""
     pointers = [pointer(f"{buffer.name}_pointer", str(buffer.dtype)) for buffer in func.params]
     numbers = [Var(name, "int32") for name in ("part", "task", "tasks")]
@@ -108,6 +112,9 @@ def _with_pointers(func: PrimFunc) -> tuple[PrimFunc, Parts]:
     # Lowering of allocations asks for the device that they are on; 1 is the CPU (kDLCPU).
     for key, value in (("device_type", 1), ("device_id", 0)):
         body = tirx.AttrStmt(StringImm("default"), key, int32(value), body)
+    if alignment > ALIGNMENT:
+        for buffer in func.params:
+            body = tirx.AttrStmt(buffer, "storage_alignment", int32(alignment), body)
     views = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in zip(func.params, pointers, strict=True)]
     native = int_function([*pointers, *numbers], [*views, body])
     return native.with_attr("tirx.noalias", True), parts

@@ -67,6 +67,7 @@ class Lowering:
     """Name of the buffer of each value."""
 
     def __post_init__(self) -> None:
+        self.program.alignment = self.spec.alignment
         self.names = value_names(self.model.module)
         self.halos = _halos(self.model)
         self.direct_outputs = self._find_direct_outputs()
@@ -185,7 +186,7 @@ class Lowering:
             dict.fromkeys(v.owner for op in island.ops for v in op.operands if isinstance(v.owner, ConstantOp))
         )
         proto = export_operations([*constants, *island.ops], island.inputs, island.outputs, labels, self.model.store)
-        part = lower_float(proto, self.spec.vector_bytes)
+        part = lower_float(proto, self.spec.vector_bytes if self.spec.float_vectors else 4)
         renamed = {labels[v]: self.places[v] for v in island.inputs}
         for value in island.outputs:
             self._place(value, View(shape(value), str(dtype_of(value))))

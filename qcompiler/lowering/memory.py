@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 
-from .program import ALIGNMENT, SLACK, Program
+from .program import ALIGNMENT, Program
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ def align(nbytes: int, alignment: int = ALIGNMENT) -> int:
     return -(-nbytes // alignment) * alignment
 
 
-def plan_memory(program: Program, *, reuse: bool = True, alignment: int = ALIGNMENT) -> MemoryPlan:
-    """Places buffers, each at a multiple of `alignment`, so that no two that live at the same time overlap.
+def plan_memory(program: Program, *, reuse: bool = True, alignment: int | None = None) -> MemoryPlan:
+    """Places buffers, each at a multiple of `alignment` or of the program's, so that no two that live at the same time overlap.
 
     A buffer lives from the step that writes it to the last step that reads it, a scratch buffer in its own
     step. With `reuse=False` every buffer keeps its place to the end of the run, so that all of them can be
     read afterwards; scratch buffers may still share memory with each other.
     """
-    live = _live_ranges(program, reuse, alignment)
+    live = _live_ranges(program, reuse, alignment or program.alignment)
     interference = _interference(live)
     orders = [
         sorted(live, key=lambda n: (-live[n].nbytes, live[n].first)),
@@ -66,14 +66,14 @@ def _live_ranges(program: Program, reuse: bool, alignment: int) -> dict[str, _Li
     for index, step in enumerate(program.steps):
         for name in step.outputs:
             if name not in external:
-                nbytes = align(program.buffers[name].nbytes + SLACK, alignment)
+                nbytes = align(program.buffers[name].nbytes + program.alignment, alignment)
                 live[name] = _Live(nbytes, index, index) if reuse else _Live(nbytes, 0, end)
         for name in step.inputs:
             if reuse and name in live:
                 live[name] = _Live(live[name].nbytes, live[name].first, index)
         for position, (shape, dtype) in enumerate(step.kernel.scratch):
             nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-            live[scratch_name(index, position)] = _Live(align(nbytes + SLACK, alignment), index, index)
+            live[scratch_name(index, position)] = _Live(align(nbytes + program.alignment, alignment), index, index)
     return live
 
 

@@ -9,7 +9,7 @@ where `(t, l, b, r)` is the tensor's halo: a border that holds the zero point, s
 that pad read it in place. One kernel writes all of a buffer, its halo included. Every other tensor is stored
 row-major in its logical shape.
 
-Every buffer starts at a multiple of `ALIGNMENT` bytes. At least `SLACK` bytes past the end of every buffer
+Every buffer starts at a multiple of `Program.alignment` bytes. At least as many bytes past the end of every buffer
 and of every constant may be read (never written), with one exception: inputs and outputs of the program are
 the caller's memory, aligned but without slack, so a kernel that reads one of them must stay inside it. A
 kernel's outputs never share memory with its inputs, its scratch buffers or each other.
@@ -77,6 +77,8 @@ class Program:
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    alignment: int = ALIGNMENT
+    """Bytes; what `TargetSpec.alignment` says."""
 
     @property
     def external(self) -> set[str]:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from .aot import Call, CompiledProgram, Place
-from .program import ALIGNMENT, Program
+from .program import Program
 
 if TYPE_CHECKING:
     import tvm
@@ -74,7 +74,7 @@ def to_relax(program: Program, compiled: CompiledProgram, shapes: Shapes) -> tvm
         return builder.emit(relax.op.builtin.alloc_tensor(relax.ShapeExpr(shape), dtype, 0))
 
     with builder.function("main", tensors["inputs"], pure=False):
-        tensors["arena"] = [allocate([max(compiled.plan.arena_bytes, ALIGNMENT)], "uint8")]
+        tensors["arena"] = [allocate([max(compiled.plan.arena_bytes, program.alignment)], "uint8")]
         tensors["outputs"] = [allocate(shapes[name], program.buffers[name].dtype) for name in program.outputs]
         for call in compiled.calls:
             used = list(dict.fromkeys(map(_tensor_of, call.arguments)))

@@ -322,12 +322,19 @@ class KernelBuilder:
 
     def lanes(self, dtype: str) -> int:
         """Elements of `dtype` in a vector register."""
+        if dtype == "float32" and not self.spec.float_vectors:
+            return 1
         return self.spec.vector_bytes // np.dtype(dtype).itemsize
 
     @property
     def stored_lanes(self) -> int:
         """Elements to compute together in 32 bits, so that those stored in a byte fill a register of 16 at least."""
         return max(self.lanes("int32"), 16)
+
+    @property
+    def float_lanes(self) -> int:
+        """As `stored_lanes`, where the elements are float32 on the way."""
+        return self.stored_lanes if self.spec.float_vectors else 1
 
     def kernel(self, op: str, tiles: Sequence[Tile]) -> Kernel:
         """The kernel that runs `tiles`; its rule is named after the op and the rules of its tiles."""

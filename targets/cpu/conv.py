@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from qcompiler.lowering.compute_conv import generic_conv
@@ -12,6 +14,8 @@ from qcompiler.targets.cpu.dense import Dense, constant_kernel
 from qcompiler.targets.cpu.depthwise import conv_depthwise, is_regular
 from qcompiler.targets.cpu.isa import QUAD, Isa, isa_of
 from qcompiler.targets.spec import TargetSpec
+
+Rule = Callable[[ConvWorkload, np.ndarray, np.ndarray, TargetSpec], "Kernel | None"]
 
 
 def conv_dense(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel | None:
@@ -40,9 +44,16 @@ def conv_kernel(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, s
     `bias` is int32 `[OC]`. Raises ValueError if the halo of the activation does not cover the pads (then
     `pad_copy_kernel` in front of the convolution makes one that does).
     """
+    return first_kernel(conv_rules, workload, weights, bias, spec)
+
+
+def first_kernel(
+    rules: Sequence[Rule], workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec
+) -> Kernel:
+    """`conv_kernel` with given rules, of which the last one always applies."""
     if not workload.halo_covers_pads:
         raise ValueError(f"the halo {workload.x_halo} of the activation does not cover the pads {workload.pads}")
-    return next(kernel for rule in conv_rules if (kernel := rule(workload, weights, bias, spec)) is not None)
+    return next(kernel for rule in rules if (kernel := rule(workload, weights, bias, spec)) is not None)
 
 
 def _as_dense(workload: ConvWorkload, weights: np.ndarray, isa: Isa) -> tuple[Dense, np.ndarray]:
