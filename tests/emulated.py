@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcompiler.lowering.aot import build_object
 from qcompiler.bundle.link import c_library
+from qcompiler.lowering.aot import build_object
 from qcompiler.lowering.memory import align
 from qcompiler.lowering.program import Buffer, Kernel, Program, Step
 from qcompiler.targets.arm_cpu.spec import names

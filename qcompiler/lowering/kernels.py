@@ -14,7 +14,7 @@ from tvm.target import Target
 from tvm.tirx import PrimFunc, Stmt, Var
 from tvm_ffi import StructuralKey
 
-from .contraction import forbid_contraction
+from .contraction import forbid_contraction, with_scalar_products
 from .hoist import Scratch, hoist_allocations
 from .native import int32, int_function, pointer
 from .parallel import is_shared, keep_independent, mark_parallel, parts_of, share_of, without_marks
@@ -53,8 +53,9 @@ def lower_kernels(
         if key not in variables:
             rule = re.sub("[^0-9A-Za-z]", "_", step.kernel.rule)
             variables[key] = GlobalVar(f"{prefix}_kernel{len(variables)}_{rule}")
-    machine = str(target.attrs["mtriple"])
-    functions = {variable: forbid_contraction(key.key, machine) for key, variable in variables.items()}
+    is_hexagon = str(target.attrs["mtriple"]).startswith("hexagon")
+    unfused = (lambda func: func) if is_hexagon else forbid_contraction
+    functions = {variable: unfused(key.key) for key, variable in variables.items()}
     if threads:
         functions = {variable: mark_parallel(func) for variable, func in functions.items()}
     module = tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(functions))
@@ -62,7 +63,7 @@ def lower_kernels(
     lowered = {}
     for key, variable in variables.items():
         func = keep_independent(module[variable]) if threads else without_marks(module[variable])
-        func, hoisted = hoist_allocations(func)
+        func, hoisted = hoist_allocations(with_scalar_products(func) if is_hexagon else func)
         native, parts = _with_pointers(func, alignment)
         lowered[key] = LoweredKernel(variable.name_hint, native, hoisted, parts)
     return [lowered[key] for key in keys]

@@ -39,7 +39,7 @@ def align(nbytes: int, alignment: int = ALIGNMENT) -> int:
 
 
 def plan_memory(program: Program, *, reuse: bool = True, alignment: int | None = None) -> MemoryPlan:
-    """Places buffers, each at a multiple of `alignment` or of the program's, so that no two that live at the same time overlap.
+    """Places buffers so that no two that live at the same time overlap: at multiples of `alignment`, or the program's.
 
     A buffer lives from the step that writes it to the last step that reads it, a scratch buffer in its own
     step. With `reuse=False` every buffer keeps its place to the end of the run, so that all of them can be
