@@ -39,6 +39,7 @@ from qcompiler.pipeline import Progress
 from qcompiler.report.describe import describe_model
 from qcompiler.report.placement import placement_notes
 from qcompiler.targets.spec import resolve_target
+from qcompiler.targets.toolchain import AARCH64_LINUX
 
 FORMS = ("bundle", "tvm")
 TVM_LIBRARY = "model.tvm.so"
@@ -101,12 +102,9 @@ def write(
         files["recipe.toml"] = model.recipe.text()
         inputs, outputs = _arguments(lowering), _results(lowering)
         if form == "tvm":
-            from qcompiler.lowering.relax_program import EXPORTS, export_executable
-
             library = Path(scratch) / TVM_LIBRARY
             extents = {tensor.buffer: tensor.shape for tensor in (*inputs, *outputs)}
-            link = partial(link_shared, exports=EXPORTS, toolchain=spec.toolchain, incomplete=True)
-            export_executable(lowering.program, compiled, machine, extents, library, link)
+            _export_for_tvm(lowering, compiled, machine, extents, library)
             files[TVM_LIBRARY] = library
         progress.step("write")
         contents = BundleContents(
@@ -144,6 +142,25 @@ def _build(lowering: Lowering, machine: dict[str, Any], threads: bool) -> Compil
     from qcompiler.lowering.aot import build_object
 
     return build_object(lowering.program, machine, threads=threads)
+
+
+def _export_for_tvm(
+    lowering: Lowering,
+    compiled: CompiledProgram | DeviceProgram,
+    machine: dict[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    library: Path,
+) -> None:
+    from qcompiler.lowering.relax_program import EXPORTS, export_executable
+
+    toolchain = AARCH64_LINUX if isinstance(compiled, DeviceProgram) else lowering.spec.toolchain
+    link = partial(link_shared, exports=EXPORTS, toolchain=toolchain, incomplete=True)
+    if isinstance(compiled, DeviceProgram):
+        from qcompiler.lowering.relax_device import PHONE, export_device_executable
+
+        export_device_executable(lowering.program, compiled, PHONE, shapes, library, link)
+    else:
+        export_executable(lowering.program, compiled, machine, shapes, library, link)
 
 
 def _tensor(name: str, buffer: str, value: SSAValue) -> TensorInfo:

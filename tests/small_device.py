@@ -27,7 +27,7 @@ __kernel void add(__global uchar* sum, __global const uchar* a, __global const u
 
 def small_device(**changes: object) -> DeviceProgram:
     """`a = scale(x, m)`, `b = scale(a, m)`, `y = a + b`; `changes` are fields that are otherwise."""
-    program, weights = _program(), np.random.default_rng(0).integers(0, 40, SIZE + 256, dtype=np.uint8)
+    program, weights = small_device_program(), np.random.default_rng(0).integers(0, 40, SIZE + 256, dtype=np.uint8)
     plan, trace = (plan_memory(program, reuse=reuse, alignment=256) for reuse in (True, False))
 
     def arena(name: str) -> Range:
@@ -54,7 +54,7 @@ def reference(device: DeviceProgram, x: np.ndarray) -> dict[str, np.ndarray]:
 def small_bundle(path: Path, **changes: object) -> Bundle:
     """The bundle of `small_device(**changes)`."""
     contents = BundleContents(
-        program=_program(),
+        program=small_device_program(),
         compiled=small_device(**changes),
         target={"name": "mali"},
         inputs=(TensorInfo("x", "x", (SIZE,), "uint8"),),
@@ -64,7 +64,7 @@ def small_bundle(path: Path, **changes: object) -> Bundle:
     return write_bundle(path, contents)
 
 
-def _program() -> Program:
+def small_device_program() -> Program:
     """The program that the launches belong to; its kernels have no functions."""
     buffers = {name: Buffer(name, (SIZE,), "uint8") for name in ("x", "a", "b", "y")}
     scale, add = (Kernel(None, rule) for rule in ("scale", "add"))  # type: ignore[arg-type]

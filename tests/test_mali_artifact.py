@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,10 +13,14 @@ import pytest
 from mali_driver import STRICT, build_example, build_stub, call, needs_gcc, needs_opencl
 from small_device import SIZE, SOURCE, reference, small_bundle, small_device
 
+import qcompiler
 from qcompiler.bundle import Bundle, EmulatedBundle, load_emulated
+from qcompiler.cli import main
 from qcompiler.errors import BundleError
 from qcompiler.targets.toolchain import AARCH64_LINUX
+from qcompiler.verify import integer_program
 
+DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits"
 CROSS = "aarch64-linux-gnu-gcc"
 pytestmark = needs_gcc
 
@@ -238,3 +243,71 @@ def test_for_the_phones_processor(bundle: Bundle, tmp_path: Path) -> None:
     printed = call(*start, "-p", "-c", "cache", "-l", "./stub.so", bundle.path, "x", "y", cwd=tmp_path)
     assert "stub: program compiled in" in printed
     assert "objects left: 0" in printed
+
+
+# ------------------------------------------------------------------------------------------- of a compiled model
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OUT, compiled for `mali` from the digit classifier."""
+    folder = tmp_path_factory.mktemp("digits")
+    assert compile_digits(folder / "OUT") == 0
+    return folder
+
+
+def compile_digits(output: Path, *options: str) -> int:
+    data = ("--calibration", str(DIGITS / "calibration.npz"), "--limit", "8")
+    return main(["compile", "-q", str(DIGITS / "digits.onnx"), *data, "-o", str(output), "--target", "mali", *options])
+
+
+@needs_opencl
+def test_commands_on_a_compiled_model(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, data = str(digits / "OUT"), str(DIGITS / "test.npz")
+    assert main(["verify", out, "--emulate", "--data", data, "--limit", "4"]) == 0
+    assert "4 samples, 48 integer tensors" in capsys.readouterr().out
+    assert main(["run", out, "--emulate", "-q", "--input", data, "--output", str(digits / "y.npz")]) == 0
+    images, logits = np.load(data)["image"], np.load(digits / "y.npz")["logits"]
+    expected = qcompiler.interpret(integer_program(qcompiler.load_bundle(out)), {"image": images[:1]})["logits"]
+    assert np.array_equal(logits[:1], expected)
+    reference = ("--reference", str(DIGITS / "digits.onnx"), "--data", data, "--limit", "4")
+    assert main(["compare", out, "--emulate", *reference]) == 0
+    assert "Outputs" in capsys.readouterr().out
+
+
+def test_the_report_names_layers_that_suit_a_cpu_better(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(digits / "OUT")]) == 0
+    assert re.search(
+        r"note +better left on the CPU, though the GPU runs it: .*classifier.* less than 16 work-items, one warp",
+        capsys.readouterr().out,
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--threads", "mali is a GPU, which shares its work by itself"),
+        ("--embed-weights", "from weights.bin; leave out"),
+    ],
+)
+def test_options_for_cpus_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, message: str
+) -> None:
+    assert compile_digits(tmp_path / "OUT", option) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bench_prints_estimates(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(digits / "OUT"), "--emulate"]) == 0
+    printed = capsys.readouterr().out
+    assert "estimates from the kernels' code, no measurements" in printed
+    assert "346,432" in printed
+    assert main(["bench", str(digits / "OUT"), "--emulate", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["target"] == "mali"
+    launches = qcompiler.load_bundle(digits / "OUT").manifest.launches
+    assert [one["kernel"] for one in document["estimates"]] == [launch.kernel for launch in launches]
+    for option in (["--reference", str(DIGITS / "digits.onnx")], ["--threads", "2"]):
+        assert main(["bench", str(digits / "OUT"), "--emulate", *option]) == 2
+        assert f"leave out {option[0]}" in capsys.readouterr().err

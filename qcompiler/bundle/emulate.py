@@ -169,16 +169,17 @@ class EmulatedBundle(Bundle):
 class DeviceBundle(EmulatedBundle):
     """A bundle with a driver, on an OpenCL device of this machine: a GPU, or PoCL, which plays one on the CPU.
 
-    What the methods call options of the emulator are options of the OpenCL compiler.
+    `build_options` are further ones of the OpenCL compiler, such as `-DQCOMPILER_NO_DOT`; the options of `execute` too.
     """
 
+    build_options: tuple[str, ...] = ()
     _source = "opencl/emulated.c"
 
     def _link(self, source: Path, program: Path) -> None:
         link_driver(source, self.path, program, self.toolchain)
 
     def _call_emulator(self, mode: Mode, repeats: int, files: Sequence[str], options: Sequence[str]) -> None:
-        further = " ".join(options)
+        further = " ".join([*self.build_options, *options])
         compiled = f"{self.program}.{hashlib.sha256(further.encode()).hexdigest()[:16]}"
         arguments = [mode, str(repeats), str(self.path / KERNELS), str(self.path / WEIGHTS), *files, compiled, further]
         done = subprocess.run([str(self.program), *arguments], capture_output=True, text=True, check=False)

@@ -1,11 +1,14 @@
-"""`qcompiler bench --emulate`: instructions and estimated cycles of a bundle for another machine."""
+"""`qcompiler bench --emulate`: instructions and estimated cycles of a bundle for another machine, or what its kernels
+cost a GPU."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import asdict
 from types import ModuleType
 
+from qcompiler.bundle import Manifest
 from qcompiler.bundle.emulate import load_emulated
 from qcompiler.cli.output import print_json, print_table
 from qcompiler.cli.progress import progress
@@ -24,6 +27,9 @@ def bench_emulated(options: Namespace) -> None:
     if options.threads > 1:
         raise QCompilerError("--emulate counts instructions of one thread; leave out --threads")
     bundle = load_emulated(options.bundle)
+    if bundle.manifest.driver:
+        _bench_device(str(options.bundle), bundle.manifest, options.json)
+        return
     spec = resolve_target(str(bundle.manifest.target["name"]))
     with progress(options.quiet) as shown:
         shown.step("counting instructions")
@@ -47,6 +53,38 @@ def bench_emulated(options: Namespace) -> None:
         _print_estimate(estimate)
     if obstacle:
         print(f"No estimate of cycles: {obstacle}")
+
+
+def _bench_device(path: str, manifest: Manifest, as_json: bool) -> None:
+    """What each launch costs, as the compiler estimated it; nothing runs."""
+    if as_json:
+        launches = [{"layer": manifest.steps[one.step].location, **asdict(one)} for one in manifest.launches]
+        print_json({"target": manifest.target["name"], "arena_bytes": manifest.arena_bytes, "estimates": launches})
+        return
+    rows: list[list[str]] = []
+    seen: set[int] = set()
+    for one in manifest.launches:
+        step = manifest.steps[one.step]
+        macs = f"{step.macs:,}" if step.macs and one.step not in seen else ""
+        seen.add(one.step)
+        sizes = [" x ".join(str(n) for n in size if n > 1) or "1" for size in (one.global_size, one.local_size)]
+        counts = [one.operations, one.bytes_read, one.bytes_written, one.registers]
+        rows.append([step.location, step.rule, macs, *sizes, *_texts(counts), one.occupancy])
+    sums = [sum(getattr(one, name) or 0 for one in manifest.launches) for name in _SUMMED]
+    total = f"{sum(step.macs for step in manifest.steps):,}"
+    rows.append(["all", f"{len(manifest.launches)} launches", total, "", "", *_texts(sums), "", ""])
+    columns = ("layer", "rule", ">multiply-adds", ">work-items", ">group", ">operations", ">bytes read", ">written")
+    print_table(
+        f"{path}: estimates from the kernels' code, no measurements", (*columns, ">registers", "occupancy"), rows
+    )
+    print("Bytes are accesses, whether a cache has them or not; registers are those of a work-item, of 32 bits.")
+
+
+_SUMMED = ("operations", "bytes_read", "bytes_written")
+
+
+def _texts(counts: Sequence[int | None]) -> list[str]:
+    return ["-" if count is None else f"{count:,}" for count in counts]
 
 
 def _estimates(counts: InstructionCounts, meaning: ModuleType, instruction_set: str) -> tuple[list[CycleEstimate], str]:

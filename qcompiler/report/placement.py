@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -35,8 +35,8 @@ def better_on_cpu(program: Program, device: DeviceProgram) -> list[Placement]:
     return found
 
 
-def _reason(launches: Iterable[Launch]) -> str:
-    if any(launch.serial for launch in launches):
+def _reason(launches: Sequence[Launch]) -> str:
+    if all(launch.serial for launch in launches):
         return "a single work-item does all of it, as each of its steps needs the one before"
     if max((prod(launch.global_size) for launch in launches), default=_WARP) < _WARP:
         return f"it has less than {_WARP} work-items, one warp"
