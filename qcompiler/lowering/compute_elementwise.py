@@ -227,7 +227,7 @@ def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec, axis: int 
         loaded = [load(entries, first + int32(step * lane) + index) for lane, index in enumerate(indices)]
         return loaded[0] if lanes == 1 else shuffle(loaded, range(lanes))
 
-    return _elementwise(builder, "lut", y, [source, starts], body, lanes=_WORD, tables=[entries])
+    return _elementwise(builder, "lut", y, [source, starts], body, lanes=min(_WORD, builder.stored_lanes), tables=[entries])
 
 
 def _unsigned_lanes(value: Expr, dtype: str, lanes: int) -> Iterator[Expr]:
@@ -261,7 +261,7 @@ def _elementwise(
     inputs = tuple(operand for operand in operands if isinstance(operand, Strided))
     problem = Elementwise(y.shape, inputs, builder.output(y), body, lanes, tuple(tables))
     tile = whole_vectors(problem, *vectors) if vectors else None
-    return builder.kernel(op, [tile or schedule_elementwise(problem)])
+    return builder.kernel(op, [tile or schedule_elementwise(problem, builder.spec)])
 
 
 def _broadcast_operands(builder: KernelBuilder, operands: Sequence[View | np.ndarray], y: View) -> list[Strided]:

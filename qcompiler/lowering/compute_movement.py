@@ -134,7 +134,7 @@ def resize_kernel(x: View, y: View, rows: np.ndarray, columns: np.ndarray, spec:
 def _move(builder: KernelBuilder, extents: Sequence[int], source: Strided, target: Strided) -> Tile:
     lanes = builder.lanes(str(target.buffer.dtype))
     problem = Elementwise(tuple(extents), (source,), target, lambda operands, _: operands[0], lanes)
-    return schedule_elementwise(problem)
+    return schedule_elementwise(problem, builder.spec)
 
 
 def _border(
@@ -153,7 +153,7 @@ def _border(
                 extents = (*x.shape[:axis], extent, *y.shape[axis + 1 :])
                 region = target.at(*pads[:axis], start, *[0] * (rank - axis - 1))
                 problem = Elementwise(extents, (), region, lambda _, n: splat(value, y.dtype, n), lanes)
-                tiles.append(schedule_elementwise(problem))
+                tiles.append(schedule_elementwise(problem, builder.spec))
     return tiles
 
 

@@ -204,4 +204,4 @@ def _elementwise(
     tables: Sequence[Buffer] = (),
 ) -> Kernel:
     problem = Elementwise(y.shape, tuple(operands), builder.output(y), body, lanes, tuple(tables))
-    return builder.kernel(op, [schedule_elementwise(problem)])
+    return builder.kernel(op, [schedule_elementwise(problem, builder.spec)])

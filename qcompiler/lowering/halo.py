@@ -5,13 +5,14 @@ Nothing outside the buffers is accessed, so they may be the caller's memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tvm import tirx
 from tvm.s_tir import SBlock, SBlockRealize
 
 from qcompiler.lowering.program import Halo, Kernel
+from qcompiler.lowering.schedule_generic import piece_start, power_of_two
 from qcompiler.lowering.tir import (
     Buffer,
     Expr,
@@ -30,12 +31,16 @@ from qcompiler.lowering.workload import physical_shape
 
 _LANES = 64
 """Elements moved at once."""
+_DEVICE_LANES = 16
+"""Elements that a work-item of a device moves."""
 
 Shape = tuple[int, int, int, int]
 """Images, rows, columns, channels."""
 
 
-def pad_copy_kernel(shape: Shape, x_halo: Halo, y_halo: Halo, pad_value: int, dtype: str) -> Kernel:
+def pad_copy_kernel(
+    shape: Shape, x_halo: Halo, y_halo: Halo, pad_value: int, dtype: str, *, device: bool = False
+) -> Kernel:
     """Copies the activation `shape` from a buffer with one halo to one with another, its border filled."""
     n, h, w, c = shape
     x = buffer("x", physical_shape(*shape, x_halo), dtype)
@@ -46,20 +51,33 @@ def pad_copy_kernel(shape: Shape, x_halo: Halo, y_halo: Halo, pad_value: int, dt
         target = _interior_row(shape, y_halo, image, row)
         return _runs(w * c, lambda i, lanes: store(y, target + i, load(x, source + i, lanes), lanes))
 
-    copy = Tile("copy", {"n": n, "h": h}, body, [x], [y])
-    schedule = function([x, y], [copy, *_border_tiles(y, shape, y_halo, pad_value)])
+    def pieces(image: Expr, row: Expr, piece: Expr) -> list[Stmt]:
+        lanes = power_of_two(min(_DEVICE_LANES, w * c))
+        start = piece_start(piece, lanes, w * c)
+        source = _interior_row(shape, x_halo, image, row)
+        target = _interior_row(shape, y_halo, image, row)
+        return [store(y, target + start, load(x, source + start, lanes), lanes)]
+
+    loops = {"n": n, "h": h}
+    if device:
+        loops["i"] = -(-w * c // power_of_two(min(_DEVICE_LANES, w * c)))
+    copy = Tile("copy", loops, pieces if device else body, [x], [y])
+    schedule = function([x, y], [copy, *_border_tiles(y, shape, y_halo, pad_value, device)])
     return Kernel(schedule.mod["main"], "pad-copy")
 
 
-def with_border(kernel: Kernel, shape: Shape, halo: Halo, value: int) -> Kernel:
-    """`kernel`, which writes only the interior of its last output, made to fill the border of it as well."""
+def with_border(kernel: Kernel, shape: Shape, halo: Halo, value: int, *, device: bool = False) -> Kernel:
+    """`kernel`, which writes only the interior of its last output, made to fill the border of it as well.
+
+    For a device the border is one loop nest, of small equal pieces.
+    """
     if not any(halo):
         return kernel
     params = kernel.func.params
     y = params[len(params) - len(kernel.scratch) - 1]
     realize = kernel.func.body
     root = realize.block
-    border = [tile.statement() for tile in _border_tiles(y, shape, halo, value)]
+    border = [tile.statement() for tile in _border_tiles(y, shape, halo, value, device)]
     extended = SBlock(
         root.iter_vars,
         root.reads,
@@ -77,7 +95,7 @@ def with_border(kernel: Kernel, shape: Shape, halo: Halo, value: int) -> Kernel:
     return replace(kernel, func=func)
 
 
-def _border_tiles(y: Buffer, shape: Shape, halo: Halo, value: int) -> list[Tile]:
+def _border_tiles(y: Buffer, shape: Shape, halo: Halo, value: int, device: bool) -> list[Tile]:
     """The border as contiguous runs: above, below, and between the interiors of neighbouring rows."""
     n, h, w, c = shape
     top, left, bottom, right = halo
@@ -91,6 +109,9 @@ def _border_tiles(y: Buffer, shape: Shape, halo: Halo, value: int) -> list[Tile]
 
         return _runs(length, put)
 
+    if device:
+        runs = [(begin, 1, 0, 0), (between, h - 1, begin + w * c, row), (end, 1, image - end, 0)]
+        return _border_pieces(y, n, image, [run for run in runs if run[0] and run[1]], value)
     tiles = []
     if begin:
         tiles.append(Tile("above", {"n": n}, lambda i: fill(i * image, begin), [], [y]))
@@ -108,6 +129,31 @@ def _border_tiles(y: Buffer, shape: Shape, halo: Halo, value: int) -> list[Tile]
             )
         )
     return tiles
+
+
+def _border_pieces(
+    y: Buffer, images: int, image: int, runs: Sequence[tuple[int, int, int, int]], value: int
+) -> list[Tile]:
+    """One nest over all pieces of the runs `(length, count, first, step)` of each image; pieces of a run may overlap."""
+    if not runs:
+        return []
+    lanes = power_of_two(min(_DEVICE_LANES, *(length for length, *_ in runs)))
+    pieces = [-(-length // lanes) for length, *_ in runs]
+
+    def body(number: Expr, piece: Expr) -> list[Stmt]:
+        offset: Expr | None = None
+        end = sum(per * count for per, (_, count, _, _) in zip(pieces, runs, strict=True))
+        for per, (length, count, first, step) in reversed(list(zip(pieces, runs, strict=True))):
+            inside = piece - (end - per * count)
+            place = piece_start(inside % per if count > 1 else inside, lanes, length) + first
+            if count > 1:
+                place = place + inside // per * step
+            end -= per * count
+            offset = place if offset is None else tirx.Select(piece < end + per * count, place, offset)
+        return [store(y, number * image + offset, splat(value, str(y.dtype), lanes), lanes)]
+
+    total = sum(per * count for per, (_, count, _, _) in zip(pieces, runs, strict=True))
+    return [Tile("border", {"n": images, "i": total}, body, [], [y])]
 
 
 def _interior_row(shape: Shape, halo: Halo, image: Expr, row: Expr) -> Expr:

@@ -135,7 +135,8 @@ class Lowering:
         for value in op.results:
             if any(halo := self.halos.get(value, NO_HALO)):
                 extent = self.views[value].shape
-                kernel = with_border(kernel, extent, halo, quantized(value).zero_point)  # type: ignore[arg-type]
+                zero, device = quantized(value).zero_point, bool(self.spec.driver)
+                kernel = with_border(kernel, extent, halo, zero, device=device)  # type: ignore[arg-type]
         macs = op.macs if isinstance(op, ConvOp | MatMulOp | GroupedMatMulOp) else 0
         self.add(kernel, inputs, [self.places[r] for r in op.results], describe_location(op), macs)
 
@@ -173,7 +174,8 @@ class Lowering:
         self._place(value, inside, self._unique(f"{place}.copy"))
         if any(halo):
             zero = quantized(value).zero_point
-            kernel = pad_copy_kernel(outside.shape, NO_HALO, halo, zero, outside.dtype)  # type: ignore[arg-type]
+            device = bool(self.spec.driver)
+            kernel = pad_copy_kernel(outside.shape, NO_HALO, halo, zero, outside.dtype, device=device)  # type: ignore[arg-type]
         else:
             kernel = copy_kernel(outside, inside, self.spec)
         self.program.steps.append(Step(kernel, (place,), (self.places[value],), f"input {self.names[value]}"))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from tvm import tirx
 from tvm.ir import Call, Expr, Op, PrimType, StringImm, TensorLoad
+from tvm.sym import Analyzer
 from tvm.target.codegen import llvm_get_intrinsic_name
 from tvm.tirx import (
     AllocBuffer,
@@ -79,7 +80,7 @@ def to_opencl(func: tirx.PrimFunc) -> Stmt:
 
     Raises ValueError for an instruction that has none.
     """
-    return _Rewriter(exact=not func.attrs.get(ALLOW_CONTRACTION)).statement(func.body)
+    return _Rewriter(func.body, exact=not func.attrs.get(ALLOW_CONTRACTION)).statement(func.body)
 
 
 def lanes_of(value: Expr) -> int:
@@ -102,8 +103,15 @@ def _int32(value: int) -> Expr:
 class _Rewriter:
     """Rewrites one function; `exact` divides float32 with the rounding of IEEE 754."""
 
-    def __init__(self, *, exact: bool) -> None:
+    def __init__(self, body: Stmt, *, exact: bool) -> None:
         self.exact = exact
+        self.private: dict[Var, Var] = {}
+        """What takes the place of temporaries: arrays of vectors where all accesses are whole vectors, else scalars."""
+        for buffer, lanes in _private_widths(body).items():
+            size = -(-int(np.prod([int(n) for n in buffer.shape])) // lanes)
+            self.private[buffer] = tirx.decl_buffer(
+                (size,), _vector(str(buffer.dtype), lanes), buffer.name, scope="local"
+            )
 
     # ----------------------------------------------------------------------------------------- statements
 
@@ -123,13 +131,17 @@ class _Rewriter:
             return self._store(node)
         if isinstance(node, Evaluate):
             return Evaluate(self.whole(node.value)) if isinstance(node.value, Call) else node
-        if isinstance(node, AllocBuffer | DeclBuffer):
+        if isinstance(node, AllocBuffer):
+            return AllocBuffer(self.private[node.buffer])
+        if isinstance(node, DeclBuffer):
             return node
         raise ValueError(f"a statement of type {type(node).__name__} has no form in OpenCL")
 
     def _store(self, node: BufferStore) -> Stmt:
         (index,) = node.indices
         lanes = lanes_of(node.value)
+        if (private := self.private.get(node.buffer)) is not None:
+            return self._keep(node, private)
         if lanes == 1:
             return BufferStore(node.buffer, self.whole(node.value), [self.whole(index)])
         contiguous = isinstance(index, Ramp) and _is_one(index.stride)
@@ -151,6 +163,31 @@ class _Rewriter:
                 address = tirx.address_of(BufferLoad(node.buffer, [place]))
                 stores.append(Evaluate(tirx.call_extern("void", f"vstore{n}", value, _int32(0), address)))
         return _joined([*bound, *stores])
+
+    def _keep(self, node: BufferStore, private: Var) -> Stmt:
+        """A store to a temporary, by its vectors."""
+        (index,) = node.indices
+        width, lanes = int(private.dtype.lanes), lanes_of(node.value)
+        pieces = [(start, width) for start in range(0, lanes, width)]
+        values = [self.piece(node.value, start, n) for start, n in pieces]
+        bound: list[Stmt] = []
+        if len(pieces) > 1 and self._may_read_what_is_stored(node, index):
+            variables = [Var("v", str(v.ty.dtype)) for v in values]
+            bound = [Bind(variable, value) for variable, value in zip(variables, values, strict=True)]
+            values = variables
+        places = [_divided(self.piece(index, start, 1), width) for start, _ in pieces]
+        stores = [BufferStore(private, value, [place]) for value, place in zip(values, places, strict=True)]
+        return _joined([*bound, *stores])
+
+    def _kept(self, private: Var, index: Expr, start: int, n: int) -> Expr:
+        """Lanes of a temporary."""
+        width = int(private.dtype.lanes)
+        first = self.piece(index, start, 1)
+        if n >= width:
+            return _packed([BufferLoad(private, [_divided(first + i, width)]) for i in range(0, n, width)])
+        base = self.piece(index, 0, 1) if isinstance(index, Ramp) else first
+        whole = BufferLoad(private, [_divided(base + start // width * width, width)])
+        return _part(whole, start % width, n)
 
     @staticmethod
     def _may_read_what_is_stored(node: BufferStore, index: Expr) -> bool:
@@ -210,6 +247,10 @@ class _Rewriter:
 
     def _load(self, node: TensorLoad, start: int, n: int) -> Expr:
         (index,) = node.indices
+        if (private := self.private.get(node.source)) is not None:
+            if lanes_of(index) > 1 and not (isinstance(index, Ramp) and _is_one(index.stride)):
+                return _packed([BufferLoad(private, [self.piece(index, start + i, 1)]) for i in range(n)])
+            return self._kept(private, index, start, n)
         if lanes_of(index) == 1:
             return BufferLoad(node.source, [self.whole(index)])
         if n > 1 and isinstance(index, Ramp) and _is_one(index.stride):
@@ -250,8 +291,9 @@ class _Rewriter:
             return self._llvm(node, start, n)
         if name == "tirx.reinterpret":
             return self._reinterpret(node, start, n)
-        if name in ("tirx.address_of", "tirx.tvm_access_ptr"):
-            return node
+        if name == "tirx.call_pure_extern" and str(node.args[0].value).startswith("qc_"):
+            arguments = [node.args[0], *map(self.whole, node.args[1:])]
+            return _part(Call(node.op, arguments, node.attrs, node.ty_args, ret_ty=node.ty), start, n)
         arguments = []
         for position, argument in enumerate(node.args):
             if not isinstance(argument.ty, PrimType):
@@ -297,11 +339,56 @@ def _lane(value: Expr, lane: int) -> Expr:
 
 
 def _packed(values: Sequence[Expr]) -> Expr:
-    """A vector of scalars."""
+    """A vector of scalars, or of smaller vectors."""
     if len(values) == 1:
         return values[0]
-    dtype = str(values[0].ty.dtype)
-    return tirx.call_pure_extern(_vector(dtype, len(values)), f"({type_name(dtype, len(values))})", *values)
+    dtype, lanes = scalar_type(values[0]), sum(map(lanes_of, values))
+    return tirx.call_pure_extern(_vector(dtype, lanes), f"({type_name(dtype, lanes)})", *values)
+
+
+def _part(value: Expr, start: int, n: int) -> Expr:
+    """Neighbouring lanes of a vector."""
+    if n == lanes_of(value):
+        return value
+    if n == 1:
+        return _lane(value, start)
+    if n in _LANES and start % n == 0:
+        return tirx.call_pure_extern(_vector(scalar_type(value), n), f"qc_lanes{n}_{start}", value)
+    return _packed([_lane(value, start + i) for i in range(n)])
+
+
+def _divided(index: Expr, width: int) -> Expr:
+    return index if width == 1 else Analyzer().simplify(tirx.floordiv(index, width))
+
+
+def _private_widths(body: Stmt) -> dict[Var, int]:
+    """For each temporary the most lanes of a vector that all its accesses are whole and aligned multiples of."""
+    widths: dict[Var, int] = {}
+    structural_walk(body, (AllocBuffer, lambda node: widths.update({node.buffer: _MOVED_LANES})))
+    analyzer = Analyzer()
+
+    def limit(buffer: Var, index: Expr, most: int) -> None:
+        if buffer not in widths:
+            return
+        contiguous = isinstance(index, Ramp) and _is_one(index.stride)
+        most = min(most, widths[buffer], lanes_of(index) if contiguous else 1)
+        while most > 1 and (
+            most not in _LANES
+            or lanes_of(index) % most
+            or not analyzer.can_prove_equal(tirx.floormod(index.base, most), 0)
+        ):
+            most -= 1
+        widths[buffer] = most
+
+    def load(node: TensorLoad) -> None:
+        limit(node.source, node.indices[-1], _MOVED_LANES)
+
+    def store(node: BufferStore) -> None:
+        moved = isinstance(node.value, TensorLoad | Broadcast)
+        limit(node.buffer, node.indices[-1], _MOVED_LANES if moved else _ARITHMETIC_LANES)
+
+    structural_walk(body, [(TensorLoad, load), (BufferStore, store)])
+    return widths
 
 
 def _float_constant(value: float, dtype: str) -> Expr:

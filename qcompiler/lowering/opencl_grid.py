@@ -7,7 +7,7 @@ its first axis, the next along the second, all others along the third. What cann
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from tvm import tirx
@@ -16,6 +16,7 @@ from tvm.tirx import AllocBuffer, Bind, BufferStore, DeclBuffer, For, IfThenElse
 from tvm_ffi import structural_walk
 
 from .float_loops import substitute
+from .hoist import is_hoisted
 from .parallel import is_independent, owners_of, statements_of
 
 Size = tuple[int, int, int]
@@ -67,7 +68,23 @@ def parts_of_grid(func: tirx.PrimFunc) -> tuple[list[Part], list[Var]]:
         close()
         parts.append(_part(loops[-1].body, loops, owners, known))
     close()
-    return parts, temporaries
+    return _with_own_temporaries(parts, temporaries)
+
+
+def _with_own_temporaries(parts: Sequence[Part], temporaries: Sequence[Var]) -> tuple[list[Part], list[Var]]:
+    """Gives temporaries to the single work-item that alone uses them; the others remain memory."""
+    own: dict[int, list[Var]] = {}
+    for buffer in temporaries:
+        users = [number for number, part in enumerate(parts) if buffer in part.buffers]
+        if len(users) == 1 and parts[users[0]].serial and not is_hoisted(buffer):
+            own.setdefault(users[0], []).append(buffer)
+    found = []
+    for number, part in enumerate(parts):
+        taken = own.get(number, [])
+        body = tirx.SeqStmt([*map(AllocBuffer, taken), part.body]) if taken else part.body
+        found.append(replace(part, body=body, buffers=tuple(b for b in part.buffers if b not in taken)))
+    private = {buffer for taken in own.values() for buffer in taken}
+    return found, [buffer for buffer in temporaries if buffer not in private]
 
 
 def _independent_loops(statement: Stmt, owners: Mapping[Var, Var]) -> list[For]:

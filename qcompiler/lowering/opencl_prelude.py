@@ -28,6 +28,23 @@ inline int qc_dot4(char4 a, char4 b, int c)
 }
 #endif
 
+/* The same of four rows of b. */
+inline int4 qc_dot16(char4 a, char16 b, int4 c)
+{
+  return (int4)(qc_dot4(a, b.s0123, c.x), qc_dot4(a, b.s4567, c.y), qc_dot4(a, b.s89ab, c.z), qc_dot4(a, b.scdef, c.w));
+}
+
+#define qc_lanes2_0(v) ((v).s01)
+#define qc_lanes2_2(v) ((v).s23)
+#define qc_lanes2_4(v) ((v).s45)
+#define qc_lanes2_6(v) ((v).s67)
+#define qc_lanes4_0(v) ((v).s0123)
+#define qc_lanes4_4(v) ((v).s4567)
+#define qc_lanes4_8(v) ((v).s89ab)
+#define qc_lanes4_12(v) ((v).scdef)
+#define qc_lanes8_0(v) ((v).lo)
+#define qc_lanes8_8(v) ((v).hi)
+
 /* a / b rounded to nearest even, as OpenCL promises it of no division: a quotient within a few units in the last place,
    corrected by its exact remainder (P. Markstein, Computation of elementary functions on the IBM RISC System/6000).
    Quotients of 2^22 and more, infinities among them, saturate whatever is stored and are left as they are. */

@@ -276,9 +276,14 @@ def elements(problem: Elementwise) -> Tile:
 RULES: tuple[Rule, ...] = (rows, every_second, blocks, elements)
 
 
-def schedule_elementwise(problem: Elementwise, rules: Sequence[Rule] = RULES) -> Tile:
+DEVICE_RULES: tuple[Rule, ...] = (rows, elements)
+"""Those for work-items, whose registers hold no rows to transpose."""
+
+
+def schedule_elementwise(problem: Elementwise, spec: TargetSpec) -> Tile:
     """The tile of the first rule that applies."""
     merged = problem.merged()
+    rules = DEVICE_RULES if spec.driver else RULES
     return next(filter(None, (rule(merged) for rule in rules)))
 
 
@@ -328,8 +333,11 @@ class KernelBuilder:
 
     @property
     def stored_lanes(self) -> int:
-        """Elements to compute together in 32 bits, so that those stored in a byte fill a register of 16 at least."""
-        return max(self.lanes("int32"), 16)
+        """Elements to compute together in 32 bits, so that those stored in a byte fill a register of 16 at least.
+
+        A work-item of a device computes the four bytes of a register.
+        """
+        return 4 if self.spec.driver else max(self.lanes("int32"), 16)
 
     @property
     def float_lanes(self) -> int:
