@@ -227,7 +227,9 @@ def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec, axis: int 
         loaded = [load(entries, first + int32(step * lane) + index) for lane, index in enumerate(indices)]
         return loaded[0] if lanes == 1 else shuffle(loaded, range(lanes))
 
-    return _elementwise(builder, "lut", y, [source, starts], body, lanes=min(_WORD, builder.stored_lanes), tables=[entries])
+    return _elementwise(
+        builder, "lut", y, [source, starts], body, lanes=min(_WORD, builder.stored_lanes), tables=[entries]
+    )
 
 
 def _unsigned_lanes(value: Expr, dtype: str, lanes: int) -> Iterator[Expr]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import tvm
@@ -128,13 +129,19 @@ def _lowering_passes() -> Sequential:
     )
 
 
+WORK_GROUP = "qcompiler.work_group"
+"""Attribute of a function: the size of the work-groups of its largest loop nest, as its schedule rule chose it."""
+
+
 def _device_step(func: PrimFunc, name: str, work_groups: Mapping[str, Size]) -> _DeviceStep:
     parts, temporaries = parts_of_grid(func)
     known = [*func.params, *temporaries]
+    largest = max(parts, key=lambda part: prod(part.extents))
+    chosen = tuple(int(n) for n in func.attrs.get(WORK_GROUP, ())) or None
     kernels = []
     for number, part in enumerate(parts):
         kernel = f"{name}_{number}" if len(parts) > 1 else name
-        local = work_groups.get(kernel) or _local_size(part)
+        local = work_groups.get(kernel) or (chosen if part is largest else None) or _local_size(part)
         body, grid = spread(part, local)
         arguments = tuple(i for i, buffer in enumerate(known) if buffer in part.buffers)
         native = _with_pointers(func, kernel, body, [known[i] for i in arguments])

@@ -12,7 +12,7 @@ from qcompiler.lowering.tir import buffer
 from qcompiler.lowering.workload import ConvWorkload
 from qcompiler.targets.cpu.dense import Dense, constant_kernel
 from qcompiler.targets.cpu.depthwise import conv_depthwise, is_regular
-from qcompiler.targets.cpu.isa import QUAD, Isa, isa_of
+from qcompiler.targets.cpu.isa import QUAD, isa_of
 from qcompiler.targets.spec import TargetSpec
 
 Rule = Callable[[ConvWorkload, np.ndarray, np.ndarray, TargetSpec], "Kernel | None"]
@@ -23,7 +23,7 @@ def conv_dense(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, sp
     if not is_regular(workload, weights):
         return None
     weights = weights.astype(np.int8)
-    dense, runs = _as_dense(workload, weights, isa_of(spec))
+    dense, runs = as_dense(workload, weights, isa_of(spec).lanes)
     x = buffer("x", workload.x_shape, workload.x_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
     return constant_kernel(dense, runs, bias, workload.requantize, workload.acc_bound, x, y, spec)
@@ -56,9 +56,12 @@ def first_kernel(
     return next(kernel for rule in rules if (kernel := rule(workload, weights, bias, spec)) is not None)
 
 
-def _as_dense(workload: ConvWorkload, weights: np.ndarray, isa: Isa) -> tuple[Dense, np.ndarray]:
-    """The workload as runs, and its weights as `[group, channel, tap row, tap column, run]`."""
-    groups = workload.group // _merged_groups(workload, isa)
+def as_dense(workload: ConvWorkload, weights: np.ndarray, lanes: int) -> tuple[Dense, np.ndarray]:
+    """The workload as runs, and its weights as `[group, channel, tap row, tap column, run]`.
+
+    `lanes` is the number of output channels that are computed together at least.
+    """
+    groups = workload.group // _merged_groups(workload, lanes)
     runs = _merge(weights, workload.group, groups)
     if groups == 1 and (workload.kw == 1 or workload.dilations[1] == 1):
         runs = runs.reshape(*runs.shape[:3], 1, -1)
@@ -89,7 +92,7 @@ def _as_dense(workload: ConvWorkload, weights: np.ndarray, isa: Isa) -> tuple[De
     return dense, runs
 
 
-def _merged_groups(workload: ConvWorkload, isa: Isa) -> int:
+def _merged_groups(workload: ConvWorkload, lanes: int) -> int:
     """How many groups to compute as one, with zero weights between them: fewest dots, then fewest groups."""
     inputs, outputs = workload.ic // workload.group, workload.oc // workload.group
 
@@ -99,7 +102,7 @@ def _merged_groups(workload: ConvWorkload, isa: Isa) -> int:
             if merged == workload.group
             else workload.kw * -(-inputs * merged // QUAD)
         )
-        return workload.group // merged * -(-outputs * merged // isa.lanes) * taps
+        return workload.group // merged * -(-outputs * merged // lanes) * taps
 
     return min((d for d in range(1, workload.group + 1) if workload.group % d == 0), key=lambda d: (dots(d), -d))
 
