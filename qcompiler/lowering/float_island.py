@@ -19,7 +19,7 @@ from ..errors import ModelError
 from .contraction import ALLOW_CONTRACTION
 from .float_conv import legalize_conv
 from .float_decompose import decompose
-from .float_loops import Axis, Nest, emit
+from .float_loops import SINGLE, Axis, Nest, emit, emit_single
 from .float_schedule import Scheduled, schedule
 from .program import Buffer, Kernel, Program, Step
 
@@ -34,6 +34,7 @@ def lower_float(model: onnx.ModelProto, vector_bytes: int = 64) -> Program:
         model: a graph at the compiler's opset. Its inputs and outputs become the program's buffers of the same names;
             all other buffers are named after the first output.
         vector_bytes: size of the target's vector registers, 16, 32 or 64; 4 where these hold no floats.
+            `SINGLE` for the work-items of a device.
 
     Raises:
         ModelError: an operator that neither TVM's converter nor a decomposition knows, or that needs TVM's run-time
@@ -293,7 +294,9 @@ class _Lowering:
         source, target = (tirx.decl_buffer((size,), dtype, role) for role in ("source", "target"))
         i = Axis(tirx.Var("i", "int64"), size)
         nest = Nest((i,), (), target, i.var, tirx.BufferLoad(source, [i.var]))
-        func = tirx.PrimFunc([source, target], emit(nest, self.vector_bytes // 4))
+        func = tirx.PrimFunc(
+            [source, target], emit_single(nest) if self.vector_bytes == SINGLE else emit(nest, self.vector_bytes // 4)
+        )
         func = func.with_attr("s_tir", True).with_attr("tirx.noalias", True).with_attr(ALLOW_CONTRACTION, 1)
         if isinstance(value, str):
             return Step(Kernel(func, "float.copy"), (value,), (name,), f"{self.location}: copy")

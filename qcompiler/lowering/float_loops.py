@@ -253,6 +253,29 @@ def emit(nest: Nest, lanes: int) -> Stmt:
     return sequence([_emit_piece(fuse_axes(piece), lanes) for piece in pieces])
 
 
+SINGLE = 0
+"""In place of the size of a vector register: code in which every result stands alone."""
+
+
+def emit_single(nest: Nest) -> Stmt:
+    """Plain loops over the results; each is summed up, or otherwise reduced, in a register of its own."""
+    nest = fuse_axes(simplify(nest))
+    update = _split_update(nest) if nest.reduction else None
+    if update is None:
+        return _scalar(nest)
+    operator, operand = update
+    total = tirx.decl_buffer((1,), str(nest.buffer.dtype), "total", scope="local")
+    own = BufferLoad(total, [index(0)])
+    reduce = sequence(_assign(total, index(0), operator(own, operand), index(0), 1))
+    body = [
+        AllocBuffer(total),
+        BufferStore(total, nest.init, [index(0)]),
+        serial(nest.reduction, reduce),
+        BufferStore(nest.buffer, own, [nest.offset]),
+    ]
+    return serial(nest.spatial, sequence(body))
+
+
 def _computes_in_float16(value: Expr) -> bool:
     """Whether a value does more with float16 than to load and convert it."""
     found = []

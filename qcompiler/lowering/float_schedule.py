@@ -21,7 +21,7 @@ from tvm_ffi import structural_equal, structural_map
 
 from .contraction import ALLOW_CONTRACTION
 from .float_conv import CONV, emit_conv
-from .float_loops import Axis, Layout, Nest, Stmt, Var, emit, index, loads, sequence, substitute
+from .float_loops import SINGLE, Axis, Layout, Nest, Stmt, Var, emit, emit_single, index, loads, sequence, substitute
 from .float_matmul import emit_matmul
 
 Pack = Callable[[np.ndarray], np.ndarray]
@@ -125,7 +125,7 @@ def schedule(func: PrimFunc, constants: Collection[int], outputs: int, vector_by
         func: a function of blocks over buffers of static shape.
         constants: positions of the parameters that are constants.
         outputs: number of trailing parameters that are written.
-        vector_bytes: size of a vector register.
+        vector_bytes: size of a vector register; `SINGLE` for loops whose iterations become work-items.
 
     Raises:
         ValueError: the function calls TVM's run-time library.
@@ -149,7 +149,7 @@ def schedule(func: PrimFunc, constants: Collection[int], outputs: int, vector_by
     for position, child in enumerate(children):
         if position in state.fused:
             continue
-        for name, rule in RULES:
+        for name, rule in SINGLE_RULES if vector_bytes == SINGLE else RULES:
             if (statement := rule(state, child, position)) is not None:
                 written_by[position] = statement
                 rules.append(name)
@@ -361,6 +361,11 @@ def _nest(state: FloatFunction, _: Stmt, position: int) -> Stmt | None:
     return None if block is None else emit(as_nest(state, block), state.lanes)
 
 
+def _single(state: FloatFunction, _: Stmt, position: int) -> Stmt | None:
+    block = state.blocks[position]
+    return None if block is None else emit_single(as_nest(state, block))
+
+
 def _plain(state: FloatFunction, statement: Stmt, _: int) -> Stmt:
     """The statement as it is, in one thread, its blocks opened and its buffers flat."""
 
@@ -389,3 +394,6 @@ def _plain(state: FloatFunction, statement: Stmt, _: int) -> Stmt:
 
 RULES = (("conv", _conv), ("matmul", _matmul), ("loops", _nest), ("plain", _plain))
 """Rules in the order in which they are tried."""
+
+SINGLE_RULES = (("loops", _single), ("plain", _plain))
+"""The same where each result is a work-item's."""

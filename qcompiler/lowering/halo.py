@@ -134,7 +134,7 @@ def _border_tiles(y: Buffer, shape: Shape, halo: Halo, value: int, device: bool)
 def _border_pieces(
     y: Buffer, images: int, image: int, runs: Sequence[tuple[int, int, int, int]], value: int
 ) -> list[Tile]:
-    """One nest over all pieces of the runs `(length, count, first, step)` of each image; pieces of a run may overlap."""
+    """One nest over all pieces of the runs `(length, count, first, step)` of each image; those of a run may overlap."""
     if not runs:
         return []
     lanes = power_of_two(min(_DEVICE_LANES, *(length for length, *_ in runs)))
@@ -143,7 +143,7 @@ def _border_pieces(
     def body(number: Expr, piece: Expr) -> list[Stmt]:
         offset: Expr | None = None
         end = sum(per * count for per, (_, count, _, _) in zip(pieces, runs, strict=True))
-        for per, (length, count, first, step) in reversed(list(zip(pieces, runs, strict=True))):
+        for per, (length, count, first, step) in list(zip(pieces, runs, strict=True))[::-1]:
             inside = piece - (end - per * count)
             place = piece_start(inside % per if count > 1 else inside, lanes, length) + first
             if count > 1:

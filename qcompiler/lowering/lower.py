@@ -182,13 +182,15 @@ class Lowering:
 
     def _island(self, island: Island) -> None:
         from qcompiler.lowering.float_island import lower_float
+        from qcompiler.lowering.float_loops import SINGLE
 
         labels = {v: f"v{i}" for i, v in enumerate((*island.inputs, *(r for op in island.ops for r in op.results)))}
         constants = list(
             dict.fromkeys(v.owner for op in island.ops for v in op.operands if isinstance(v.owner, ConstantOp))
         )
         proto = export_operations([*constants, *island.ops], island.inputs, island.outputs, labels, self.model.store)
-        part = lower_float(proto, self.spec.vector_bytes if self.spec.float_vectors else 4)
+        width = self.spec.vector_bytes if self.spec.float_vectors else 4
+        part = lower_float(proto, SINGLE if self.spec.driver else width)
         renamed = {labels[v]: self.places[v] for v in island.inputs}
         for value in island.outputs:
             self._place(value, View(shape(value), str(dtype_of(value))))

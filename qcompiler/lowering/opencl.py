@@ -220,9 +220,13 @@ def _renamed(body: Stmt, new: Mapping[Var, Var]) -> Stmt:
 
 
 def _source(functions: Mapping[str, PrimFunc]) -> str:
-    module = tvm.IRModule({tvm.ir.GlobalVar(name): func for name, func in functions.items()})
-    module = tirx.transform.LowerIntrin()(module)
-    return tvm.get_global_func("target.build.opencl")(module, Target(_OPENCL)).inspect_source()
+    """The text of all kernels. TVM repeats the declarations of all functions of a module before each of them."""
+    generate = tvm.get_global_func("target.build.opencl")
+    texts = []
+    for name, func in functions.items():
+        module = tirx.transform.LowerIntrin()(tvm.IRModule({tvm.ir.GlobalVar(name): func}))
+        texts.append(generate(module, Target(_OPENCL)).inspect_source())
+    return "".join(texts)
 
 
 def _with_temporaries(program: Program, steps: Sequence[_DeviceStep]) -> Program:

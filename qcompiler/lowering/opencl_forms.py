@@ -146,7 +146,8 @@ class _Rewriter:
             return BufferStore(node.buffer, self.whole(node.value), [self.whole(index)])
         contiguous = isinstance(index, Ramp) and _is_one(index.stride)
         moved = isinstance(node.value, TensorLoad | Broadcast)
-        most = (_MOVED_LANES if moved else _ARITHMETIC_LANES) if contiguous else 1
+        is_bool = scalar_type(node.value) == "bool"
+        most = (_MOVED_LANES if moved else _ARITHMETIC_LANES) if contiguous and not is_bool else 1
         pieces = _pieces(lanes, most)
         values = [self.piece(node.value, start, n) for start, n in pieces]
         bound: list[Stmt] = []
@@ -225,6 +226,8 @@ class _Rewriter:
         if isinstance(node, Shuffle):
             return self._shuffle(node, start, n)
         if isinstance(node, Cast):
+            if n > 1 and scalar_type(node.value) == "bool":  # true is -1 in a vector of OpenCL, and 1 in a scalar
+                return _packed([self.piece(node, start + i, 1) for i in range(n)])
             return self.piece(node.value, start, n).astype(_vector(scalar_type(node), n))
         if isinstance(node, Select):
             return self._select(node, start, n)

@@ -27,7 +27,6 @@ from qcompiler.lowering.tir import (
     Tile,
     constant_buffers,
     function,
-    int32,
     load,
     loop,
     shuffle,
@@ -201,7 +200,7 @@ def dense_kernel(
 
 def _packed(runs: np.ndarray, channels: np.ndarray) -> np.ndarray:
     """`[group, channel, kh, kw, run]` as `[kh, kw, quad, group, block, channel of block, 4]`."""
-    groups, _, kh, kw, run = runs.shape
+    run = runs.shape[-1]
     quads = -(-run // QUAD)
     filled = np.zeros((*runs.shape[:-1], quads * QUAD), np.int8)
     filled[..., :run] = runs
