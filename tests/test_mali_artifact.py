@@ -20,7 +20,10 @@ from qcompiler.errors import BundleError
 from qcompiler.targets.toolchain import AARCH64_LINUX
 from qcompiler.verify import integer_program
 
-DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits"
+REPOSITORY = Path(__file__).resolve().parents[1]
+DIGITS = REPOSITORY / "examples" / "digits"
+PAGE = (REPOSITORY / "docs" / "mali.md").read_text(encoding="utf-8")
+OCLGRIND = Path("/usr/lib/oclgrind/liboclgrind-rt-icd.so")
 CROSS = "aarch64-linux-gnu-gcc"
 pytestmark = needs_gcc
 
@@ -311,3 +314,38 @@ def test_bench_prints_estimates(digits: Path, capsys: pytest.CaptureFixture[str]
     for option in (["--reference", str(DIGITS / "digits.onnx")], ["--threads", "2"]):
         assert main(["bench", str(digits / "OUT"), "--emulate", *option]) == 2
         assert f"leave out {option[0]}" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------------- the documentation
+
+
+@needs_opencl
+def test_the_documented_commands(digits: Path) -> None:
+    np.random.default_rng(0).random((1, 1, 8, 8), np.float32).tofile(digits / "image.f32")
+    for command in re.findall(r"^    ((?:gcc|./example) .*)$", PAGE, re.MULTILINE):
+        call(*command.split(), cwd=digits)
+    image = np.fromfile(digits / "image.f32", np.float32).reshape(1, 1, 8, 8)
+    program = integer_program(qcompiler.load_bundle(digits / "OUT"))
+    expected = qcompiler.interpret(program, {"image": image})["logits"]
+    assert (digits / "logits.f32").read_bytes() == expected.tobytes()
+
+
+def test_the_documented_code_compiles(digits: Path, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```c\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "app.c").write_text(code)
+    call("gcc", *STRICT, f"-I{digits / 'OUT'}", "-c", "app.c", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not OCLGRIND.exists(), reason="needs apt-get install oclgrind")
+def test_no_access_outside_of_buffers(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under oclgrind, which does find one in a kernel that reads past the end of everything."""
+    for name, value in {"DATA_RACES": "1", "UNINITIALIZED": "1", "LOG": str(tmp_path / "log")}.items():
+        monkeypatch.setenv(f"OCLGRIND_{name}", value)
+    monkeypatch.setenv("OCL_ICD_VENDORS", str(OCLGRIND))
+    image = np.random.default_rng(0).random((1, 1, 8, 8), np.float32)
+    qcompiler.load_bundle(digits / "OUT", emulate=True).run({"image": image})
+    assert (tmp_path / "log").read_text() == ""
+    bad = small_bundle(tmp_path / "bad", source=SOURCE.replace("a[i] + b[i]", "a[i] + b[i + 2000]"))
+    load_emulated(bad.path).run({"x": sample(0)})
+    assert "Invalid read of size 1 at global memory address" in (tmp_path / "log").read_text()
