@@ -18,6 +18,7 @@ from qcompiler.bundle import Bundle, BundleContents, TensorInfo, ValueInfo, writ
 from qcompiler.bundle.link import link_shared
 from qcompiler.errors import PipelineError, TargetError
 from qcompiler.exporters.onnx_export import export_onnx, save_onnx
+from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.values import (
     body,
     dtype_of,
@@ -194,15 +195,25 @@ def _values(lowering: Lowering) -> dict[str, ValueInfo]:
         view = lowering.views[value]
         image = value in images or any(view.halo)
         extent = tuple(shape(value))
-        kind = quantized(value) if is_quantized(value) and quantized(value).per_tensor else None
+        kind = quantized(value) if is_quantized(value) else None
+        turned = image and rank(value) == 4
         found[lowering.names[value]] = ValueInfo(
             buffer=place,
-            shape=(extent[0], extent[3], extent[1], extent[2]) if image and rank(value) == 4 else extent,
-            layout="NHWC-halo" if image and rank(value) == 4 else "row-major",
+            shape=(extent[0], extent[3], extent[1], extent[2]) if turned else extent,
+            layout="NHWC-halo" if turned else "row-major",
             halo=view.halo,
-            scale=None if kind is None else float(kind.scale),
-            zero_point=None if kind is None else kind.zero_point,
             storage="" if kind is None else kind.storage,
             location="+".join(location_names(value.owner)) if isinstance(value.owner, Operation) else "",
+            **_meaning(kind, turned),
         )
     return found
+
+
+def _meaning(kind: UniformType | None, turned: bool) -> dict[str, Any]:
+    """Scales and zero points of a value, as `ValueInfo` has them; a `turned` one is shown channels first."""
+    if kind is None:
+        return {}
+    if kind.per_tensor:
+        return {"scale": float(kind.scale), "zero_point": kind.zero_point}
+    axis = 1 if turned else kind.axis
+    return {"axis": axis, "scales": tuple(map(float, kind.scales)), "zero_points": tuple(map(int, kind.zero_points))}

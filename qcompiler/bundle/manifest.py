@@ -61,6 +61,21 @@ class ValueInfo:
     zero_point: int | None = None
     storage: str = ""
     location: str = ""
+    axis: int | None = None
+    """Of the channels that have scales and zero points of their own: `scales`, `zero_points`."""
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+
+    def real(self, stored: np.ndarray) -> np.ndarray:
+        """The real values, float64, of an array in logical shape."""
+        real = stored.astype(np.float64)
+        if self.scale is not None:
+            return (real - (self.zero_point or 0)) * float(np.float32(self.scale))
+        if self.axis is None:
+            return real
+        extents = [-1 if axis == self.axis else 1 for axis in range(stored.ndim)]
+        scales = np.asarray(self.scales, np.float32).astype(np.float64)
+        return (real - np.asarray(self.zero_points).reshape(extents)) * scales.reshape(extents)
 
     def logical(self, physical: np.ndarray) -> np.ndarray:
         """The value in its logical shape, a view of the buffer's physical array where possible."""

@@ -22,6 +22,7 @@ _HOMES = {
     "export_command": "export",
     "opt_command": "opt",
     "diff_command": "diff",
+    "explore_command": "explore",
     "recipe_show_command": "recipe",
     "recipe_diff_command": "recipe",
     "recipe_check_command": "recipe",
@@ -77,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     _run(command("run", "Run a bundle on arrays."))
     _opt(command("opt", "Run passes on the IR."))
     _diff(command("diff", "Show what two dumps of the IR have otherwise, by nodes and types."))
+    _explore(command("explore", "Write a page that shows a bundle's IR after each pass, to be opened in a browser."))
     _inspect(command("inspect", "Show what is quantized and how, what stays float and why, and the sizes."))
     _calibrate(command("calibrate", "Run the float model on data and write statistics, which can stand for the data."))
     _merge_calibration(command("merge-calibration", "Merge the statistics of several shards, in their order."))
@@ -190,6 +192,17 @@ def _opt(parser: argparse.ArgumentParser) -> None:
 def _diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("old", type=Path, metavar="A.mlir|OUT", help="a dump, or a bundle, whose program is meant")
     parser.add_argument("new", type=Path, metavar="B.mlir|OUT")
+
+
+def _explore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="OUT")
+    _emulate(parser)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.html", required=True, help="the page to write")
+    parser.add_argument("--data", type=Path, metavar="DATA", help="inputs to measure the error of every layer on")
+    parser.add_argument("--limit", type=positive, metavar="N", help="use at most N samples of them")
+    parser.add_argument(
+        "--measure", action="store_true", help="time every kernel, or with --emulate count its instructions"
+    )
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:

@@ -58,12 +58,12 @@ class Comparison:
 
 def compare(
     bundle: Bundle | str | os.PathLike[str],
-    reference: str | os.PathLike[str],
+    reference: Model | str | os.PathLike[str],
     data: Any,
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Runs the bundle, traced, and the float model on the same data; compares the values both have.
+    """Runs the bundle, traced, and the float model, or its ONNX file, on the same data; compares what both have.
 
     `data` is anything `quantize` takes for calibration. Memory does not grow with the number of samples.
 
@@ -73,11 +73,14 @@ def compare(
     """
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
     expected = {t.name: (t.shape, np.dtype(t.dtype)) for t in bundle.manifest.inputs}
-    reference = Path(reference)
-    run = _FloatModel(reference, {name: shape for name, (shape, _) in expected.items()})
+    if not isinstance(reference, Model):
+        from qcompiler import import_onnx
+
+        reference = import_onnx(reference, {name: shape for name, (shape, _) in expected.items()})
+    run = _FloatModel(reference)
     if run.inputs != set(expected):
         raise BundleError(
-            f"{bundle.path} has the inputs {sorted(expected)}, {reference} has {sorted(run.inputs)}; compare "
+            f"{bundle.path} has the inputs {sorted(expected)}, {reference.source} has {sorted(run.inputs)}; compare "
             "a bundle with the model it was compiled from"
         )
     values = _stored_values(bundle, run.shapes)
@@ -117,21 +120,20 @@ def _stored_values(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> dic
 
 
 class _FloatModel:
-    """The reference as a function that returns every float activation by its name; `shapes` are theirs."""
+    """The reference as a function that returns every float activation by the name of its node; `shapes` are theirs."""
 
-    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        from qcompiler import import_onnx
-
-        model: Model = import_onnx(path, dict(shapes))
-        PassManager(parse(CANONICAL)).run(model, CompilerContext(source=str(path)))
+    def __init__(self, model: Model) -> None:
+        model, path = model.clone(), Path(model.source)
+        PassManager(parse(CANONICAL)).run(model, CompilerContext(source=model.source))
         proto = export_onnx(model.module, model.store)
         named = value_names(model.module).items()
-        self.shapes = {n: shape(v) for v, n in named if is_activation(v) and is_float(v)}
+        values = {n: v for v, n in named if is_activation(v) and is_float(v)}
+        self._names = {base_name(n): n for n in values}
+        self.shapes = {base: shape(values[n]) for base, n in self._names.items()}
         self.inputs = set(model.inputs)
         present = {o.name for o in proto.graph.output}
-        proto.graph.output.extend(
-            onnx.ValueInfoProto(name=n) for n in self.shapes if n not in present and n not in self.inputs
-        )
+        wanted = [n for n in self._names.values() if n not in present and n not in self.inputs]
+        proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in wanted)
         try:
             content = proto.SerializeToString()
         except ValueError:
@@ -141,7 +143,8 @@ class _FloatModel:
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         arrays = self._session.run(self._fetched, dict(feed))
-        return {**feed, **dict(zip(self._fetched, arrays, strict=True))}
+        found = {**feed, **dict(zip(self._fetched, arrays, strict=True))}
+        return {**{base: found[n] for base, n in self._names.items()}, **found}
 
 
 @dataclass
@@ -156,12 +159,12 @@ class _Sum:
 
     def add(self, wanted: np.ndarray, found: np.ndarray, info: ValueInfo | None) -> None:
         real = found.astype(np.float64)
-        if info is not None and info.scale is not None:
-            scale, zero = float(np.float32(info.scale)), info.zero_point or 0
+        if info is not None and info.storage:
             limits = np.iinfo(found.dtype)
-            low, high = (limits.min - zero - 0.5) * scale, (limits.max - zero + 0.5) * scale
-            self.clipped += int(((wanted < low) | (wanted > high)).sum())
-            real = (real - zero) * scale
+            low, high = (info.real(np.full_like(found, end)) for end in (limits.min, limits.max))
+            half = (high - low) / (2.0 * (int(limits.max) - int(limits.min)))  # half a step is no clipping
+            self.clipped += int(((wanted < low - half) | (wanted > high + half)).sum())
+            real = info.real(found)
         error = real - wanted.reshape(real.shape)
         self.signal += float(np.square(wanted, dtype=np.float64).sum())
         self.noise += float(np.square(error).sum())

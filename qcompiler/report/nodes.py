@@ -75,7 +75,7 @@ class Node:
 def nodes_of(model: Model) -> list[Node]:
     """The nodes of a model in order of execution: inputs first, outputs last. Unread constants are left out."""
     module = model.module
-    names = _names(model)
+    names = node_names(model)
     function, block = main(module), body(module)
     kinds, reasons = (_items(function.attributes.get(key), len(block.args)) for key in ("q.types", "q.why"))
     nodes: dict[str, Node] = {}
@@ -93,7 +93,7 @@ def nodes_of(model: Model) -> list[Node]:
     return list(nodes.values())
 
 
-def _names(model: Model) -> dict[SSAValue, str]:
+def node_names(model: Model) -> dict[SSAValue, str]:
     """Unique names of all values that are read or no constants.
 
     Of several operations that come from one node the last that computes has the node's name, others `name#2`, `name#3`.
