@@ -38,7 +38,7 @@ def main(output: Path) -> None:
     program = Interpreter(Model.load(output / description.dumps[-1]))
     same = sum(agree(program.run({name: x[None]}), y) for x, y in zip(images, found, strict=True))
 
-    compiled = description.library_bytes + description.weight_bytes
+    compiled = description.code_bytes + description.weight_bytes
     scores = {
         "onnxruntime fp32": (run_onnx(MODEL, name, images), MODEL.stat().st_size),
         "onnxruntime int8 (QDQ)": (run_onnx(output / QDQ, name, images), (output / QDQ).stat().st_size),

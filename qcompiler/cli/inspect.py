@@ -139,7 +139,8 @@ def _print_calibration(description: Description) -> None:
 
 
 def _print_sizes(bundle: BundleDescription) -> None:
-    sizes = {"library": bundle.library_bytes, "weights": bundle.weight_bytes, "arena": bundle.arena_bytes}
+    code = "kernels" if bundle.target.get("kind") == "opencl" else "library"
+    sizes = {code: bundle.code_bytes, "weights": bundle.weight_bytes, "arena": bundle.arena_bytes}
     print("  sizes      " + ", ".join(f"{name} {bytes_text(size)}" for name, size in sizes.items()))
 
 

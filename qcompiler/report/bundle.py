@@ -18,6 +18,7 @@ REPORT = "report.json"
 class BundleDescription:
     """Sizes are bytes; `kernels` counts the steps of a run by the schedule rule that made them.
 
+    `code_bytes` is the size of the shared library, or of the kernels' source in a bundle with a driver.
     `arena_lower_bound` is the largest sum of buffers that live at the same time; no plan can need less.
     `cpu_flags` are the CPU features that the code needs, as Linux names them.
     `passes` are the records of the pipeline, `notes` what it had to give up on, `dumps` the files of the IR.
@@ -26,7 +27,7 @@ class BundleDescription:
     path: str
     target: dict[str, Any]
     cpu_flags: tuple[str, ...]
-    library_bytes: int
+    code_bytes: int
     weight_bytes: int
     arena_bytes: int
     arena_lower_bound: int
@@ -56,7 +57,7 @@ def describe_bundle(bundle: Bundle) -> BundleDescription:
         path=str(bundle.path),
         target=dict(manifest.target),
         cpu_flags=tuple(manifest.cpu_flags),
-        library_bytes=sizes[manifest.code],
+        code_bytes=sizes[manifest.code],
         weight_bytes=manifest.weight_bytes,
         arena_bytes=manifest.arena_bytes,
         arena_lower_bound=manifest.arena_lower_bound,
