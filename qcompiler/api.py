@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,37 +185,72 @@ def quantize(
     chosen = QuantizeOptions.of(**options)
     progress = progress or Progress()
     model = model.clone()
-    recipe, feeds, notes = Recipe(), None, list(model.notes)
-    with ExitStack() as stack:
-        if is_quantized_already(model):
-            if chosen.searches or chosen.keep_float or (chosen.recipe is not None and chosen.recipe.layers):
-                raise PipelineError(f"{model.source} is quantized already; a recipe cannot change its types")
-            front: tuple[ModulePass, ...] = parse("import-qdq,canonicalize")
-        else:
-            if calibration is None:
-                raise ModelError(f"{model.source} is a float model: quantizing it needs calibration data")
-            feeds = open_feeds(model, calibration, chosen.limit)
-            if chosen.searches:
-                folder = stack.enter_context(tempfile.TemporaryDirectory())
-                cache = chosen.calibration_cache or Path(folder) / "calibration.safetensors"
-                chosen = replace(chosen, calibration_cache=cache)
-                chosen, note = _search(model, feeds, chosen, target, progress, write_recipe)
-                notes.append(note)
-            recipe = chosen.in_effect(model.source)
-            if chosen.profile is not None:
-                check_recipe(recipe, resolve_profile(chosen.profile))
-            front = quantizing_passes(chosen)
-        passes = (*front, *lowering_passes(chosen.rounding))
+    with tempfile.TemporaryDirectory() as folder:
+        steps = plan(
+            model, calibration, chosen, Path(folder), target=target, progress=progress, write_recipe=write_recipe
+        )
+        recipe = steps.recipe
         context = CompilerContext(
-            model.store, calibration=feeds, target=spec, recipe=recipe, progress=progress, source=model.source
+            model.store, calibration=steps.feeds, target=spec, recipe=recipe, progress=progress, source=model.source
         )
         kept: list[Model] = []
-        manager = PassManager(passes, Path(dump_ir) if dump_ir is not None else None)
-        manager.after[len(front)] = lambda: kept.append(model.clone())
+        manager = PassManager(steps.passes, Path(dump_ir) if dump_ir is not None else None)
+        manager.after[len(steps.front)] = lambda: kept.append(model.clone())
         manager.run(model, context)
     if write_recipe is not None:
         recipe.save(write_recipe)
-    return Quantized(model, kept[0], target, manager.records, [*notes, *context.notes], recipe)
+    return Quantized(model, kept[0], target, manager.records, [*steps.notes, *context.notes], recipe)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `quantize` does to one model: passes up to the QDQ form, those behind it, and what they need."""
+
+    front: tuple[ModulePass, ...]
+    back: tuple[ModulePass, ...]
+    feeds: Calibration | None
+    recipe: Recipe
+    notes: tuple[str, ...]
+
+    @property
+    def passes(self) -> tuple[ModulePass, ...]:
+        return (*self.front, *self.back)
+
+
+def plan(
+    model: Model,
+    calibration: Calibration | None,
+    options: QuantizeOptions,
+    folder: Path,
+    *,
+    target: str,
+    progress: Progress,
+    write_recipe: Path_ | None = None,
+) -> Plan:
+    """The passes that quantize a model, with the recipe that a search found if the options name a goal.
+
+    `folder` holds the statistics of a search; it has to last until the passes have run.
+
+    Raises:
+        QCompilerError: as `quantize` does.
+    """
+    back = lowering_passes(options.rounding)
+    if is_quantized_already(model):
+        if options.searches or options.keep_float or (options.recipe is not None and options.recipe.layers):
+            raise PipelineError(f"{model.source} is quantized already; a recipe cannot change its types")
+        return Plan(parse("import-qdq,canonicalize"), back, None, Recipe(), tuple(model.notes))
+    if calibration is None:
+        raise ModelError(f"{model.source} is a float model: quantizing it needs calibration data")
+    feeds = open_feeds(model, calibration, options.limit)
+    notes = list(model.notes)
+    if options.searches:
+        options = replace(options, calibration_cache=options.calibration_cache or folder / "calibration.safetensors")
+        options, note = _search(model, feeds, options, target, progress, write_recipe)
+        notes.append(note)
+    recipe = options.in_effect(model.source)
+    if options.profile is not None:
+        check_recipe(recipe, resolve_profile(options.profile))
+    return Plan(quantizing_passes(options), back, feeds, recipe, tuple(notes))
 
 
 def _search(
