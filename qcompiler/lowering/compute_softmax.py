@@ -34,7 +34,8 @@ from qcompiler.targets.spec import TargetSpec
 def softmax_kernel(x: View, y: View, table: np.ndarray, axis: int, spec: TargetSpec) -> Kernel:
     """Softmax along `axis`, `qcompiler.arithmetic.softmax.softmax` with the table of `softmax_table`.
 
-    The scratch buffer holds the table's entries for the elements of one row, or of a vector of rows.
+    The scratch buffer holds the table's entries for the elements of one row, or of a vector of rows. A work-item of a
+    device takes a row, and looks its entries up twice instead.
     """
     builder = KernelBuilder(spec)
     source, target = builder.operand(x), builder.output(y)
@@ -43,11 +44,10 @@ def softmax_kernel(x: View, y: View, table: np.ndarray, axis: int, spec: TargetS
     extents, axes = merge_axes(
         x.shape, [source.strides, target.strides], sorted(others, key=lambda i: -target.strides[i])
     )
-    length, lanes = x.shape[axis], builder.lanes("int32")
+    length, lanes = x.shape[axis], 1 if spec.driver else builder.lanes("int32")
     along = source.strides[axis] == target.strides[axis] == 1 and length >= min(lanes, extents[-1])
     lanes = power_of_two(min(lanes, length if along else extents[-1]))
     kept = buffer("kept", (length if along else length * lanes,), "int32")
-    builder.scratch.append(kept)
     problem = _Softmax(
         extents,
         length,
@@ -59,6 +59,9 @@ def softmax_kernel(x: View, y: View, table: np.ndarray, axis: int, spec: TargetS
         kept,
         lanes,
     )
+    if spec.driver:
+        return builder.kernel("softmax", [_items(problem)])
+    builder.scratch.append(kept)
     narrow = power_of_two(min(builder.lanes(x.dtype), length))
     return builder.kernel("softmax", [_rows(problem, narrow) if along else _columns(problem)])
 
@@ -227,6 +230,46 @@ def _columns(problem: _Softmax) -> Tile:
         ]
 
     tile = problem.tile("columns", (*outer, -(-last // lanes)), body)
+    return tile
+
+
+def _items(problem: _Softmax) -> Tile:
+    """Every row on its own."""
+    dtype, length, x = problem.dtype, problem.length, problem.source.buffer
+    power = 1 << (table_bits(length) + 30)
+
+    def body(*indices: Expr) -> list[Stmt]:
+        x_start, y_start = problem.source.offset(indices), problem.target.offset(indices)
+        top, total, factor = tile.local(1, dtype), tile.local(1, "int32"), tile.local(1, "int32")
+
+        def element(j: Expr) -> Expr:
+            return load(x, x_start + j * problem.source_step)
+
+        def entry(j: Expr) -> Expr:
+            return load(problem.entries, load(top, 0).astype("int32") - element(j).astype("int32"))
+
+        quotient = tirx.truncdiv(tirx.const(power, "int64"), load(total, 0).astype("int64"))
+        return [
+            store(top, 0, tirx.const(int(np.iinfo(dtype).min), dtype)),
+            *loop(length, lambda j: [store(top, 0, tirx.max(load(top, 0), element(j)))], "j"),
+            store(total, 0, int32(0)),
+            *loop(length, lambda j: [store(total, 0, load(total, 0) + entry(j))], "j"),
+            store(factor, 0, quotient.astype("int32")),
+            *loop(
+                length,
+                lambda j: [
+                    store(
+                        problem.target.buffer,
+                        y_start + j * problem.target_step,
+                        problem.stored(entry(j), load(factor, 0), 1),
+                    )
+                ],
+                "j",
+            ),
+        ]
+
+    loops = {f"i{i}": extent for i, extent in enumerate(problem.extents)}
+    tile = Tile("items", loops, body, [x, problem.entries], [problem.target.buffer])
     return tile
 
 

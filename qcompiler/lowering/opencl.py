@@ -125,6 +125,7 @@ def _lowering_passes() -> Sequential:
             s_tir.transform.RenormalizeSplitPattern(),
             tirx.transform.StmtSimplify(),
             tirx.transform.RemoveNoOp(),
+            tirx.transform.LowerIntrin(),
         ]
     )
 
