@@ -19,12 +19,14 @@ from tvm_ffi import StructuralKey, structural_map
 from qcompiler.targets.spec import TargetSpec
 
 from .aot import pack_weights
-from .device import RANGE_ALIGNMENT, DeviceProgram, Launch, Range
+from .device import RANGE_ALIGNMENT, DeviceProgram, Launch, LaunchCost, Range
 from .memory import MemoryPlan, plan_memory, scratch_name
 from .native import pointer
+from .opencl_cost import choose_work_group, launch_cost
 from .opencl_forms import to_opencl
 from .opencl_grid import Part, Size, parts_of_grid, spread
 from .opencl_prelude import PRELUDE, check_source
+from .parallel import owners_of
 from .program import SLACK, Program, Step
 
 _DEVICE_CALL = 2
@@ -44,6 +46,7 @@ class _DeviceKernel:
     arguments: tuple[int, ...]
     """Positions among the parameters of the step's function and then its temporaries."""
     func: PrimFunc
+    cost: LaunchCost
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def build_device_program(
         len(functions),
         ("-cl-std=CL1.2",),
         tuple(name for pattern, name in _EXTENSIONS.items() if re.search(pattern, kernels)),
+        costs=tuple(kernel.cost for step in steps for kernel in step.kernels),
     )
 
 
@@ -137,39 +141,34 @@ WORK_GROUP = "qcompiler.work_group"
 def _device_step(func: PrimFunc, name: str, work_groups: Mapping[str, Size]) -> _DeviceStep:
     parts, temporaries = parts_of_grid(func)
     known = [*func.params, *temporaries]
-    largest = max(parts, key=lambda part: prod(part.extents))
+    largest = max(range(len(parts)), key=lambda i: prod(parts[i].extents))
     chosen = tuple(int(n) for n in func.attrs.get(WORK_GROUP, ())) or None
     kernels = []
     for number, part in enumerate(parts):
         kernel = f"{name}_{number}" if len(parts) > 1 else name
-        local = work_groups.get(kernel) or (chosen if part is largest else None) or _local_size(part)
-        body, grid = spread(part, local)
         arguments = tuple(i for i, buffer in enumerate(known) if buffer in part.buffers)
-        native = _with_pointers(func, kernel, body, [known[i] for i in arguments])
-        kernels.append(_DeviceKernel(kernel, part, grid, local, arguments, native))
+        views = {known[i]: _flat(known[i]) for i in arguments}
+        part = replace(part, body=_rewritten(func, part.body, views))
+        local = work_groups.get(kernel) or (chosen if number == largest else None)
+        local = local or choose_work_group(part.body, part.items, part.extents)
+        body, grid = spread(part, local)
+        cost = launch_cost(part.body, part.extents)
+        kernels.append(_DeviceKernel(kernel, part, grid, local, arguments, _with_pointers(kernel, body, views), cost))
     shapes = tuple((tuple(int(n) for n in b.shape), str(b.dtype)) for b in temporaries)
     return _DeviceStep(tuple(kernels), shapes)
 
 
-def _local_size(part: Part) -> Size:
-    """64 work-items, four warps, or as many as there are."""
-    x = min(64, 1 << (part.extents[0] - 1).bit_length()) if part.extents else 1
-    y = min(64 // x, 1 << (part.extents[1] - 1).bit_length()) if len(part.extents) > 1 else 1
-    return x, y, 1
+def _rewritten(func: PrimFunc, body: Stmt, views: Mapping[Var, Var]) -> Stmt:
+    """The body of a kernel in the forms of OpenCL on flat `views` of its buffers."""
+    body = _renamed(_with_private_temporaries(body), _views_of(func, views))
+    return to_opencl(PrimFunc([], body, attrs=func.attrs))
 
 
-def _with_pointers(func: PrimFunc, name: str, body: Stmt, buffers: Sequence[Var]) -> PrimFunc:
-    """A kernel whose parameters are pointers to `buffers`; temporaries in it belong to the work-item."""
-    body = _with_private_temporaries(body)
-    views, names = [], []
-    flat = {buffer: _flat(buffer) for buffer in buffers}
-    for buffer in buffers:
-        names.append(pointer(f"{buffer.name}_pointer", str(buffer.dtype)))
-        views.append(DeclBuffer(flat[buffer], data=names[-1]))
-    body = _renamed(body, _views_of(func, flat))
-    plain = PrimFunc([], body, attrs=func.attrs)
-    whole = tirx.SeqStmt([*views, to_opencl(plain)])
-    made = PrimFunc(names, whole)
+def _with_pointers(name: str, body: Stmt, views: Mapping[Var, Var]) -> PrimFunc:
+    """A kernel whose parameters are pointers to the views."""
+    names = [pointer(f"{buffer.name}_pointer", str(buffer.dtype)) for buffer in views]
+    declared = [DeclBuffer(view, data=data) for view, data in zip(views.values(), names, strict=True)]
+    made = PrimFunc(names, tirx.SeqStmt([*declared, body]))
     for key, value in {
         "calling_conv": _DEVICE_CALL,
         "global_symbol": name,
@@ -189,13 +188,8 @@ def _flat(buffer: Var) -> Var:
 
 def _views_of(func: PrimFunc, flat: Mapping[Var, Var]) -> dict[Var, Var]:
     """What takes the place of each buffer and of each view of it."""
-    from .parallel import owners_of
-
-    found = dict(flat)
-    for view, owner in owners_of(func.body).items():
-        if owner in flat:
-            found[view] = flat[owner]
-    return found
+    views = owners_of(func.body).items()
+    return {**flat, **{view: flat[owner] for view, owner in views if owner in flat}}
 
 
 def _with_private_temporaries(body: Stmt) -> Stmt:

@@ -17,6 +17,7 @@ from itertools import product
 import numpy as np
 from tvm import tirx
 
+from qcompiler.lowering.opencl_cost import LINE_BYTES, WARP
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.requantize import requantize_constants, requantize_expression
 from qcompiler.lowering.schedule_generic import piece_start
@@ -34,7 +35,7 @@ from qcompiler.lowering.tir import (
 )
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.dense import Dense, channel_blocks
-from qcompiler.targets.mali.machine import LINE_BYTES, WARP, occupancy_factor, with_work_group
+from qcompiler.targets.mali.machine import occupancy_factor, with_work_group
 
 QUAD = 4
 """Products of one instruction, and channels of one vector."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qcompiler.lowering.opencl_cost import WARP
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.requantize import requantize_constants, requantize_expression
 from qcompiler.lowering.schedule_generic import piece_start, power_of_two
@@ -27,7 +28,7 @@ from qcompiler.lowering.tir import (
     vector,
 )
 from qcompiler.lowering.workload import ConvWorkload
-from qcompiler.targets.mali.machine import WARP, occupancy_factor, with_work_group
+from qcompiler.targets.mali.machine import occupancy_factor, with_work_group
 from qcompiler.targets.spec import TargetSpec
 
 _LANES = 4

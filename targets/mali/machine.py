@@ -5,19 +5,12 @@ from __future__ import annotations
 from tvm.tirx import PrimFunc
 
 from qcompiler.lowering.opencl import WORK_GROUP
-
-WARP = 16
-"""Work-items that execute together."""
-LINE_BYTES = 64
-"""A cache line; a load of a warp takes a cycle for each that it touches."""
-FULL_OCCUPANCY_REGISTERS = 32
-"""32-bit registers of a work-item up to which a core holds as many warps as it can; half as many up to twice that."""
-MOST_REGISTERS = 64
+from qcompiler.lowering.opencl_cost import FULL_OCCUPANCY
 
 
 def occupancy_factor(registers: int) -> float:
     """How much longer latencies are felt with fewer warps in flight: an estimate."""
-    return 1.0 if registers <= FULL_OCCUPANCY_REGISTERS else 1.25
+    return 1.0 if registers <= FULL_OCCUPANCY else 1.25
 
 
 def with_work_group(func: PrimFunc, size: tuple[int, int, int]) -> PrimFunc:
