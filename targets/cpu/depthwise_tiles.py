@@ -149,7 +149,7 @@ class Interleaved(DepthwiseTile):
             for quad, vectors in enumerate(interleaved):
                 numbers = [min(quad * QUAD + j, self.pixels - 1) for j in range(QUAD)]
                 pixels = [self.pixel(x, source, row, number) for number in numbers]
-                statements += _interleave(pixels, halves, vectors, size)
+                statements += _interleave(isa, pixels, halves, vectors)
             for (o, kh), (i, (p, quad)), v in product(outputs, enumerate(pairs), range(PARTS)):
                 acc = accumulators[o, p, v]
                 operand = isa.operand(load(interleaved[quad][v], 0, size), dtype)
@@ -207,24 +207,13 @@ class Widened(DepthwiseTile):
         return statements
 
 
-def _interleave(pixels: list[Expr], halves: list, vectors: list, size: int) -> list[Stmt]:
-    """Byte-interleaves four vectors of `size` bytes through `halves` into the four `vectors`."""
-    statements = []
+def _interleave(isa: Isa, pixels: list[Expr], halves: list, vectors: list) -> list[Stmt]:
+    """Byte-interleaves four whole vectors through `halves` into the four `vectors`."""
+    size, statements = isa.bytes, []
     for i, pair in enumerate((pixels[:2], pixels[2:])):
         for j in range(2):
-            statements.append(store(halves[2 * i + j], 0, shuffle(pair, _unpack(size, 1, j)), size))
+            statements.append(store(halves[2 * i + j], 0, isa.interleave(*pair, 1, bool(j)), size))
     for v, vector in enumerate(vectors):
         pair = [load(halves[v // 2], 0, size), load(halves[2 + v // 2], 0, size)]
-        statements.append(store(vector, 0, shuffle(pair, _unpack(size, 2, v % 2)), size))
+        statements.append(store(vector, 0, isa.interleave(*pair, 2, bool(v % 2)), size))
     return statements
-
-
-def _unpack(size: int, unit: int, high: int) -> list[int]:
-    """Indices of the x86 unpack instructions: elements of `unit` bytes from one half of each 128-bit lane."""
-    return [
-        source + lane + high * 8 + element * unit + byte
-        for lane in range(0, size, 16)
-        for element in range(8 // unit)
-        for source in (0, size)
-        for byte in range(unit)
-    ]

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from tvm import tirx
 
-from qcompiler.lowering.tir import Buffer, Expr
+from qcompiler.lowering.tir import Buffer, Expr, shuffle
 from qcompiler.targets.spec import TargetSpec
 
 QUAD = 4
@@ -116,6 +116,18 @@ class Isa(ABC):
     @abstractmethod
     def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
         """The left operand of `dot` from `4 * lanes` bytes that hold activations of type `dtype`."""
+
+    def interleave(self, a: Expr, b: Expr, unit: int, high: bool) -> Expr:
+        """Elements of `unit` bytes of two whole vectors in turn: the lower or upper half of them, of each 128 bits."""
+        lanes = self.bytes
+        order = [
+            source + start + high * 8 + element * unit + byte
+            for start in range(0, lanes, 16)
+            for element in range(8 // unit)
+            for source in (0, lanes)
+            for byte in range(unit)
+        ]
+        return shuffle([a, b], order)
 
     @abstractmethod
     def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:

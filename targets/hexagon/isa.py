@@ -1,0 +1,128 @@
+"""HVX with vectors of 128 bytes: `vrmpy`, requantizing in 32-bit fixed point, and packing with saturation.
+
+Instructions: Qualcomm Hexagon V66 HVX Programmer's Reference Manual. LLVM's intrinsics take every vector as int32x32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from tvm import tirx
+
+from qcompiler.arithmetic.requantize import multiplier_fixed2
+from qcompiler.lowering.tir import Buffer, Expr, int32, llvm, load, splat
+from qcompiler.lowering.workload import Requantize
+from qcompiler.targets.cpu.isa import Isa
+
+LANES = 32
+BYTES = 4 * LANES
+WORDS = f"int32x{LANES}"
+
+_LARGEST_SHIFT = 30
+
+_VRMPY = {
+    ("uint8", "int8"): "vrmpybusv",
+    ("uint8", "uint8"): "vrmpyubv",
+    ("int8", "int8"): "vrmpybv",
+}
+"""By the types of both operands; products of signed by unsigned bytes are `vrmpybusv` with the operands exchanged."""
+
+
+def hvx(name: str, *operands: Expr) -> Expr:
+    """An instruction of HVX on whole vectors; operands and result are int32x32."""
+    return llvm(f"llvm.hexagon.V6.{name}.128B", WORDS, *(_words(operand) for operand in operands))
+
+
+def vrmpy(acc: Expr, a: Expr, b: Expr, a_dtype: str, b_dtype: str) -> Expr:
+    """`acc` plus, in each lane, four products of the bytes of `a` and `b`, whose types are given."""
+    if (a_dtype, b_dtype) == ("int8", "uint8"):
+        a, b, a_dtype, b_dtype = b, a, b_dtype, a_dtype
+    return hvx(f"{_VRMPY[a_dtype, b_dtype]}.acc", acc, a, b)
+
+
+def _words(vector: Expr) -> Expr:
+    return vector if str(vector.ty.dtype) in (WORDS, "int32") else tirx.reinterpret(WORDS, vector)
+
+
+@dataclass(frozen=True)
+class Hvx(Isa):
+    """Costs count packets. Elements stay in their order."""
+
+    prefetches: ClassVar[bool] = False
+    rounds_twice: ClassVar[bool] = True
+    kept_weights: ClassVar[int] = 32 * 1024
+    stripe_bytes: ClassVar[int] = 64 * 1024
+
+    def fits(self, pixels: int, vectors: int) -> bool:
+        return pixels * vectors <= self.accumulators and pixels * vectors + pixels + vectors <= self.registers - 2
+
+    def step_cycles(self, pixels: int, vectors: int, dots: int, steps: int) -> float:
+        products = pixels * vectors
+        return max((products * self.dot_cost + pixels) / 2, float(vectors), (pixels + vectors) / 2) + 1
+
+    def tile_cycles(self, accumulators: int) -> float:
+        return 3.0 * accumulators + 12.0
+
+    def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
+        return (tirx.reinterpret(f"{dtype}x{BYTES}", x),)
+
+    def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
+        word = tirx.reinterpret("int32", kept[0])
+        return (tirx.reinterpret(f"{dtype}x{BYTES}", tirx.Broadcast(word, LANES)),)
+
+    def interleave(self, a: Expr, b: Expr, unit: int, high: bool) -> Expr:
+        """Of the whole vectors, not of each 128 bits."""
+        pair = llvm("llvm.hexagon.V6.vshuffvdd.128B", f"int32x{2 * LANES}", _words(b), _words(a), int32(-unit))
+        half = llvm(f"llvm.hexagon.V6.{'hi' if high else 'lo'}.128B", WORDS, pair)
+        return tirx.reinterpret(str(a.ty.dtype), half)
+
+    def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
+        return vrmpy(acc, x[0], load(weights, offset, BYTES), str(x[0].ty.dtype).partition("x")[0], "int8")
+
+    def arrange(self, quads: np.ndarray) -> np.ndarray:
+        return quads.reshape(*quads.shape[:-2], BYTES)
+
+    def bias_offset(self, dtype: str) -> int:
+        return 0
+
+    def round(self, real: Expr) -> Expr:
+        raise NotImplementedError("HVX of v66 has no floats")
+
+    def requantize_twice(self, acc: Expr, mantissa: Expr, shift: Expr, above_one: bool) -> Expr:
+        """Accumulators and halves of the last bit together must fit int32, and shifts below 32: see `is_native`."""
+        one, zero = splat(1, "int32", LANES), splat(0, "int32", LANES)
+        if above_one:
+            # Where this saturates too early, the result is beyond any 16-bit range all the same.
+            left = tirx.max(zero - shift, zero)
+            most = hvx("vasrwv", splat((1 << 31) - 1, "int32", LANES), left)
+            acc = hvx("vaslwv", tirx.max(tirx.min(acc, most), zero - most), left)
+            shift = tirx.max(shift, zero)
+        high = hvx("vmpyowh.rnd.sacc", hvx("vmpyewuh", acc, mantissa), acc, mantissa)
+        half = hvx("vaslwv", one, shift) >> one
+        return hvx("vasrwv", high + half, shift)
+
+    def narrow(self, parts: list[Expr], zero_point: int, dtype: str, halves: bool = False) -> Expr:
+        words = [hvx("vpackwh.sat", parts[i + 1], parts[i]) for i in (0, 2)]
+        if zero_point:
+            both = np.array([zero_point] * 2, np.int16).view(np.int32)[0]
+            words = [hvx("vaddhsat", word, splat(int(both), "int32", LANES)) for word in words]
+        name = {"uint8": "vpackhub.sat", "int8": "vpackhb.sat"}[dtype]
+        return tirx.reinterpret(f"{dtype}x{BYTES}", hvx(name, words[1], words[0]))
+
+    def place_of(self, part: int, lane: int) -> int:
+        return part * LANES + lane
+
+
+def is_native(requantize: Requantize, acc_bound: int) -> bool:
+    """Whether `Hvx` requantizes to these results: `fixed2` to 8 bits, nothing leaves int32 on the way."""
+    if requantize.rounding != "fixed2" or np.dtype(requantize.out_dtype).itemsize > 1:
+        return False
+    _, shift = multiplier_fixed2(requantize.multiplier)
+    return bool(shift.max() <= _LARGEST_SHIFT and acc_bound < 1 << _LARGEST_SHIFT)
+
+
+_HVX = Hvx(LANES, 32, 20, 1.0, 1.0, 0.0)
+ISAS: dict[str, tuple[Isa, ...]] = {version: (_HVX,) for version in ("v66", "v68", "v69", "v73", "v75")}
+PRODUCT_ISAS = ISAS
