@@ -1,29 +1,77 @@
-"""Convolutions on Hexagon equal a plain numpy convolution, bit for bit, under the emulator."""
+"""Convolutions and matrix products on Hexagon, under the emulator: all equal to plain numpy, bit for bit."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from emulated import HEXAGON, emulated
 from products import check_emulated
 from test_host_conv import DENSE, DEPTHWISE, ONE, Case
+from test_host_matmul import CONSTANT, GENERIC, PACKED
 
 from qcompiler.targets.hexagon.conv import conv_kernel
+from qcompiler.targets.hexagon.matmul import matmul_kernel
 from qcompiler.targets.spec import TargetSpec
 
 QUICK = pytest.mark.parametrize("spec", [emulated("hexagon")])
+CHANNELS = (1, 3, 5, 17)
+KERNELS = ((1, 1), (3, 3), (5, 5), (7, 1))
+
+
+def check(cases: list[Case], spec: TargetSpec) -> list[str]:
+    made = [replace(case, rounding="fixed2") for case in cases]
+    return check_emulated([case.build().expectation(spec, conv_kernel) for case in made], spec)
 
 
 @QUICK
-def test_one_convolution(spec: TargetSpec) -> None:
-    case = Case((1, 6, 7, 8), 40, (3, 3), pads=ONE, rounding="fixed2")
-    check_emulated([case.build().expectation(spec, conv_kernel)], spec)
+def test_dense_and_depthwise(spec: TargetSpec) -> None:
+    rules = check([Case((1, 6, 7, 8), 40, (3, 3), pads=ONE), Case((1, 6, 7, 8), 8, (3, 3), pads=ONE, group=8)], spec)
+    assert [rule.split("-")[1] for rule in rules] == ["dense", "depthwise"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", HEXAGON)
 @pytest.mark.parametrize("rounding", ["fixed2", "fixed", "fp32"])
-def test_cases_of_the_host(spec: TargetSpec, rounding: str) -> None:
+def test_convolutions_of_the_host(spec: TargetSpec, rounding: str) -> None:
     cases = [replace(case, rounding=rounding) for case in (*DENSE.values(), *DEPTHWISE.values())]
     check_emulated([case.build().expectation(spec, conv_kernel) for case in cases], spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", HEXAGON)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_odd_channels_and_kernels(spec: TargetSpec, kernel: tuple[int, int]) -> None:
+    """Channels 1, 3, 5, 17, strides, dilation, groups, batch 1 and 4."""
+    vertical, horizontal = kernel[0] // 2, kernel[1] // 2
+    pads = (vertical, horizontal, vertical, horizontal)
+    cases = [
+        Case((batch, 9, 8, ic), oc, kernel, pads=pads, strides=strides)
+        for (ic, oc), batch, strides in zip(
+            product(CHANNELS, CHANNELS), (1, 4) * 8, ((1, 1), (2, 2), (1, 2)) * 6, strict=False
+        )
+    ]
+    cases += [Case((1, 9, 8, c), c, kernel, pads=pads, group=c) for c in CHANNELS]
+    wide = tuple(2 * pad for pad in pads)
+    cases += [Case((1, 15, 9, c), 2 * c, kernel, pads=wide, dilations=(2, 2)) for c in CHANNELS]  # type: ignore[arg-type]
+    cases += [
+        Case((4, 9, 8, 4 * c), 2 * c, kernel, pads=pads, group=2, x_dtype="int8", y_dtype="int8") for c in CHANNELS
+    ]
+    check(cases, spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", HEXAGON)
+@pytest.mark.parametrize("channels", [32, 64, 96, 128, 144, 200])
+def test_channels_around_a_vector(spec: TargetSpec, channels: int) -> None:
+    whole = Case((2, 5, 9, channels), channels, (3, 3), pads=ONE, y_halo=ONE, clamp=(3, 200))
+    check([whole, replace(whole, group=channels), replace(whole, kernel=(1, 1), pads=(0, 0, 0, 0), x_halo=ONE)], spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", HEXAGON)
+@pytest.mark.parametrize("rounding", ["fixed2", "fp32"])
+def test_matrix_products_of_the_host(spec: TargetSpec, rounding: str) -> None:
+    cases = [replace(case, rounding=rounding) for case in (*CONSTANT.values(), *PACKED.values(), *GENERIC.values())]
+    check_emulated([case.expectation(spec, matmul_kernel) for case in cases], spec)
