@@ -81,7 +81,7 @@ def test_kernels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"kernel scale has work-groups of 16384 items, .* runs it with"):
         bundle.run({"x": sample(0)})
     bundle = load_emulated(small_bundle(tmp_path / "wanting", extensions=("cl_arm_magic",)).path)
-    with pytest.raises(BundleError, match="lacks the extension cl_arm_magic, which the model needs"):
+    with pytest.raises(BundleError, match="lacks the extension cl_arm_magic, which the kernels need"):
         bundle.run({"x": sample(0)})
 
 

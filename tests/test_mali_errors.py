@@ -180,7 +180,9 @@ def emulated(path: Path, monkeypatch: pytest.MonkeyPatch, **changes: object):  #
 def test_no_device_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = emulated(tmp_path, monkeypatch)
     monkeypatch.setenv("OCL_ICD_VENDORS", str(tmp_path))
-    with pytest.raises(TargetError, match="to run it on this machine's CPU: apt-get install pocl-opencl-icd"):
+    with pytest.raises(
+        TargetError, match="to run it on this machine's CPU: apt-get install pocl-opencl-icd ocl-icd-libopencl1"
+    ):
         bundle.run({"x": np.zeros(SIZE, np.uint8)})
 
 

@@ -26,7 +26,7 @@ from .source import source_text
 
 Mode = Literal["run", "trace", "step"]
 
-OPENCL_INSTALL = "apt-get install pocl-opencl-icd"
+OPENCL_INSTALL = "apt-get install pocl-opencl-icd ocl-icd-libopencl1"
 
 _NO_DEVICE = (11, 12)
 """Exit codes of `c/opencl/emulated.c`: ten more than the driver's MODEL_NO_LIBRARY and MODEL_NO_DEVICE."""

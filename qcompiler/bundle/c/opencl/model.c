@@ -103,7 +103,7 @@ static int32_t check_extensions(model_instance* m) {
   int32_t status = MODEL_OK;
   for (int i = 0; needed[i] && !status; i++)
     if (!known || !lists(known, needed[i]))
-      status = fail(m, MODEL_UNSUPPORTED, "%s lacks the extension %s, which the model needs: compile it without float16",
+      status = fail(m, MODEL_UNSUPPORTED, "%s lacks the extension %s, which the kernels need: compile the model for another target",
                     m->statistics.device, needed[i]);
   free(known);
   return status;
