@@ -69,7 +69,8 @@ def verify_module(module: ModuleOp) -> None:
             if isinstance(op, QOp) and (unknown := [name for name in op.attributes if "." not in name]):
                 raise VerifyException(f"unknown attribute '{unknown[0]}'")
         except VerifyException as fault:
-            raise IRError(f"{describe(op)} does not verify: {str(fault).splitlines()[0]}\n{_window(op)}") from None
+            reason = " ".join(line.strip() for line in str(fault).splitlines()[:2])
+            raise IRError(f"{describe(op)} does not verify: {reason}\n{_window(op)}") from None
     for function in module.ops:
         if not isinstance(function, FuncOp):
             continue

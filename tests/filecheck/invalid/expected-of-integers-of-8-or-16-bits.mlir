@@ -1,0 +1,14 @@
+// RUN: qcompiler opt %s --verify-only
+!u = !quant.uniform<u8:f32, 5.0e-01:3>
+func.func @main(%x: tensor<1x1x3x3x!u>, %w: tensor<1x1x2x2xf32>, %b: tensor<1xi32>, %m: tensor<1xf64>) -> (tensor<1x1x2x2x!u>) {
+  %r0 = "q.conv"(%x, %w, %b, %m) {strides = array<i64: 1, 1>, pads = array<i64: 0, 0, 0, 0>, dilations = array<i64: 1, 1>, group = 1 : i64, x_zero_point = 3 : i64, pad_value = 3 : i64, rounding = "fp32", clamp = array<i64: 0, 255>, layout = "NCHW"} : (tensor<1x1x3x3x!u>, tensor<1x1x2x2xf32>, tensor<1xi32>, tensor<1xf64>) -> tensor<1x1x2x2x!u>
+  func.return %r0 : tensor<1x1x2x2x!u>
+}
+// CHECK: error: {{.*}}expected a weight of integers of 8 or 16 bits, found f32
+// -----
+!u = !quant.uniform<u8:f32, 5.0e-01:3>
+func.func @main(%a: tensor<2x2x!u>, %b: tensor<2x2xf32>, %c: tensor<2xi32>, %m: tensor<1xf64>) -> (tensor<2x2x!u>) {
+  %r0 = "q.matmul"(%a, %b, %c, %m) {a_zero_point = 3 : i64, b_zero_point = 0 : i64, rounding = "fp32", clamp = array<i64: 0, 255>} : (tensor<2x2x!u>, tensor<2x2xf32>, tensor<2xi32>, tensor<1xf64>) -> tensor<2x2x!u>
+  func.return %r0 : tensor<2x2x!u>
+}
+// CHECK: error: {{.*}}expected a right operand of integers of 8 or 16 bits
