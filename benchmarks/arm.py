@@ -1,12 +1,14 @@
-"""Instructions of one inference on 64-bit ARM: our bundle against onnxruntime's int8, both counted in QEMU.
+"""Instructions of one inference on 64-bit ARM: our bundle against the int8 of onnxruntime and LiteRT, counted in QEMU.
 
-    python benchmarks/arm.py [MODEL ...] [--target arm-cpu] [--layers] [--reuse] [--json FILE]
+    python benchmarks/arm.py [MODEL ...] [--target arm-cpu] [--layers] [--reuse] [--litert PYTHON] [--json FILE]
 
 onnxruntime's aarch64 wheel runs in an ARM userland (`arm_userland.py`, built on first use), on one thread with all
 graph optimizations, on two models: `same QDQ` is the model.qdq.onnx of our bundle, the program that we run; `its own`
 comes from its own static quantization with the same calibration (QDQ, minmax, per-channel weights, all activations in
-8 bits), which it has more integer kernels for. An inference there is what executes between two marks (`count_marks.c`),
-calls from Python included, below 0.1 million; ours is `count_instructions`.
+8 bits), which it has more integer kernels for. With `--litert`, the interpreter that `litert_models.py` runs in, also
+against LiteRT's aarch64 wheel with XNNPACK, on one thread: that script converts the model. An inference of a peer is
+what executes between two marks (`count_marks.c`), calls from Python included, below 0.1 million; ours is
+`count_instructions`.
 A count is no time; it leaves out caches, and what a core does at once.
 
 `dots / least`: dot products executed against those that the multiply-adds of these layers need; `dots`, `float`: shares
@@ -30,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 from accuracy import catalogue
-from arm_userland import CORES, ROOT, WHEELS, Userland, userland
+from arm_userland import CORES, LITERT, ONNXRUNTIME, ROOT, Userland, userland
 from peer_quantizer import SETTINGS, quantize, upgraded
 from rich.console import Console
 from rich.table import Table
@@ -72,11 +74,16 @@ class Result:
     ours: int
     same_qdq: int | None
     own_qdq: int | None
+    litert: int | None
     layers: tuple[Layer, ...]
 
     @property
+    def peers(self) -> tuple[int | None, ...]:
+        return self.same_qdq, self.own_qdq, self.litert
+
+    @property
     def best(self) -> int | None:
-        return min((count for count in (self.same_qdq, self.own_qdq) if count is not None), default=None)
+        return min((count for count in self.peers if count is not None), default=None)
 
     @property
     def dots_of_least(self) -> float:
@@ -106,24 +113,37 @@ class Result:
         return dict(sorted(found.items()))
 
 
-def count_peer(system: Userland, instruction_set: str, model: Path, inputs: Path) -> int | None:
-    """Instructions of one inference in onnxruntime, the median of `_RUNS`; None if it does not run the model."""
+def count_peer(system: Userland, script: str, instruction_set: str, model: Path, inputs: Path) -> int | None:
+    """Instructions of one inference in a peer, the median of `_RUNS`; None if it does not run the model."""
     here = Path(__file__).resolve().parent
     with tempfile.TemporaryDirectory() as folder:
         plugin, out = Path(folder) / "count_marks.so", Path(folder) / "marks"
         link_plugin(str(here / "count_marks.c"), plugin)
-        arguments = [str(here / "arm_peer.py"), str(model), str(inputs), str(_RUNS)]
+        arguments = [str(here / script), str(model), str(inputs), str(_RUNS)]
         command = system.command(CORES[instruction_set], ["-plugin", f"{plugin},out={out}"], arguments)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             message = done.stderr.strip().splitlines() or [f"code {done.returncode}"]
-            print(f"{model.name}: onnxruntime fails: {message[-1][:200]}", file=sys.stderr)
+            print(f"{model.name}: {script} fails: {message[-1][:200]}", file=sys.stderr)
             return None
         return int(np.median(np.diff(np.loadtxt(out, np.int64))))
 
 
-def contest(name: str, target: str, system: Userland, work: Path, reuse: bool) -> Result:
-    """Counts of a model on a target; files are kept in the folder `work`."""
+def litert_model(python: Path, model: Path, feeds: Sequence[Mapping[str, np.ndarray]], folder: Path) -> Path | None:
+    """The model that `litert_models.py` makes in `folder`, its inputs beside it; None if it does not convert."""
+    found, samples = folder / "litert.tflite", folder / "calibration.npz"
+    if not found.exists():
+        np.savez(samples, **{name: np.stack([feed[name] for feed in feeds]) for name in feeds[0]})
+        script = Path(__file__).with_name("litert_models.py")
+        done = subprocess.run([python, script, model, samples, found], stdout=sys.stderr, check=False)
+        if done.returncode != 0:
+            print(f"{model.name}: no model for LiteRT", file=sys.stderr)
+            return None
+    return found
+
+
+def contest(name: str, target: str, root: Path, work: Path, reuse: bool, litert: Path | None) -> Result:
+    """Counts of a model on a target; files are kept in the folder `work`, the userlands in `root`."""
     model = catalogue().MODELS[name]
     feeds = list(model.calibration(limit=CALIBRATION_SAMPLES))
     folder = work / name
@@ -136,15 +156,21 @@ def contest(name: str, target: str, system: Userland, work: Path, reuse: bool) -
     spec = resolve_target(target)
     counts = count_instructions(bundle)
     same_qdq, own_qdq = (
-        count_peer(system, spec.instruction_set, path, inputs) for path in (bundle.path / "model.qdq.onnx", own)
+        count_peer(userland(root, ONNXRUNTIME), "arm_peer.py", spec.instruction_set, path, inputs)
+        for path in (bundle.path / "model.qdq.onnx", own)
     )
+    in_litert = None
+    if litert and (converted := litert_model(litert, model.path(), feeds, folder)):
+        system = userland(root, LITERT)
+        its_inputs = converted.with_suffix(".npz")
+        in_litert = count_peer(system, "arm_litert.py", spec.instruction_set, converted, its_inputs)
     try:
         estimates = estimate_cycles(counts, instructions_of(bundle), spec.instruction_set)
     except TargetError as error:
         print(f"no estimates of cycles: {error}", file=sys.stderr)
         estimates = []
     layers = tuple(_layer(step, estimates) for step in counts.steps)
-    return Result(name, target, counts.total, same_qdq, own_qdq, layers)
+    return Result(name, target, counts.total, same_qdq, own_qdq, in_litert, layers)
 
 
 def compiled(path: Path, feeds: list[dict[str, np.ndarray]], target: str, output: Path, reuse: bool) -> EmulatedBundle:
@@ -166,8 +192,8 @@ def _layer(step: StepCount, estimates: Sequence[CycleEstimate]) -> Layer:
 
 def columns(result: Result) -> list[str]:
     """The row of a result in the table."""
-    peers = [f"{count / 1e6:.2f}" if count is not None else "fails" for count in (result.same_qdq, result.own_qdq)]
-    ratio = [f"{result.ours / count:.2f}" if count else "" for count in (result.same_qdq, result.own_qdq)]
+    peers = [f"{count / 1e6:.2f}" if count is not None else "none" for count in result.peers]
+    ratio = [f"{result.ours / count:.2f}" if count else "" for count in result.peers]
     shares = [f"{result.dots_of_least:.2f}", f"{result.dot_share:.0%}", f"{result.float_share:.0%}"]
     peaks = [" ".join(f"{share:.0%}" for share in result.of_peak(rules).values()) for rules in ("", "dense")]
     return [result.model, result.target, f"{result.ours / 1e6:.2f}", *peers, *ratio, *shares, *peaks]
@@ -195,18 +221,20 @@ def main() -> None:
     parser.add_argument("--target", action="append", metavar="TARGET", help=f"default: {' and '.join(TARGETS)}")
     parser.add_argument("--layers", action="store_true", help="a table of every step of every model")
     parser.add_argument("--reuse", action="store_true", help="take bundles that the work folder has")
+    parser.add_argument("--litert", type=Path, metavar="PYTHON", help="with what litert_requirements.txt names")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--work", type=Path, default=WORK, help="folder for models and bundles")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the ARM userland")
     arguments = parser.parse_args()
-    console, system = Console(width=200), userland(arguments.root.absolute())
-    heads = ("model", "target", "ours M", "same QDQ M", "its own M", "ours / same", "ours / own")
+    console, root = Console(width=200), arguments.root.absolute()
+    heads = ("model", "target", "ours M", "same QDQ M", "its own M", "LiteRT M")
+    heads += ("ours / same", "ours / own", "ours / LiteRT")
     heads += ("dots / least", "dots", "float", "of peak", "of peak, dense")
-    table = Table(*heads, title=f"against {WHEELS[0]}, million instructions")
+    table = Table(*heads, title=f"against {ONNXRUNTIME.wheels[0]} and {LITERT.wheels[0]}, million instructions")
     results = []
     for name in arguments.models or MODELS:
         for target in arguments.target or TARGETS:
-            result = contest(name, target, system, arguments.work, arguments.reuse)
+            result = contest(name, target, root, arguments.work, arguments.reuse, arguments.litert)
             results.append(result)
             console.print(*columns(result), sep="  ")
             table.add_row(*columns(result))

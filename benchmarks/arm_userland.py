@@ -1,4 +1,4 @@
-"""A folder with a 64-bit ARM Debian userland: Python and onnxruntime's aarch64 wheel, for the emulator.
+"""A folder with a 64-bit ARM Debian userland: Python and the aarch64 wheels of a peer, for the emulator.
 
     python benchmarks/arm_userland.py [--root ~/.cache/qcompiler/arm64]
 
@@ -18,7 +18,6 @@ from pathlib import Path
 
 ROOT = Path.home() / ".cache" / "qcompiler" / "arm64"
 PYTHON = "3.11"
-WHEELS = ("onnxruntime==1.31.1", "numpy==2.4.6")
 
 _PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
 _APT = """\
@@ -62,6 +61,19 @@ vectors of more than 128 bits, is taken from the core that has everything."""
 
 
 @dataclass(frozen=True)
+class Peer:
+    """What is compared with: its wheels, its Python module, and the folder in the root that they are installed in."""
+
+    wheels: tuple[str, ...]
+    module: str
+    site: str
+
+
+ONNXRUNTIME = Peer(("onnxruntime==1.31.1", "numpy==2.4.6"), "onnxruntime", "site")
+LITERT = Peer(("ai-edge-litert==2.3.0", "numpy==2.4.6"), "ai_edge_litert.interpreter", "litert")
+
+
+@dataclass(frozen=True)
 class Userland:
     """`system` is the folder that stands for `/`, `site` has the wheels."""
 
@@ -80,23 +92,23 @@ class Userland:
         return [*emulator, program, *arguments]
 
 
-def userland(root: Path = ROOT) -> Userland:
-    """The userland in `root`, built unless it is there.
+def userland(root: Path = ROOT, peer: Peer = ONNXRUNTIME) -> Userland:
+    """The userland in `root` with the wheels of `peer`, built unless it is there.
 
     Raises:
         CalledProcessError: a package or wheel cannot be had.
     """
-    found = Userland(root / "system", root / "site")
+    found = Userland(root / "system", root / peer.site)
     if not (found.system / "usr" / "bin" / f"python{PYTHON}").exists():
         _unpack_packages(root, found.system)
-    done = root / "wheels.txt"
-    if not done.exists() or done.read_text("ascii").split() != list(WHEELS):
+    done = root / f"{peer.site}.txt"
+    if not done.exists() or done.read_text("ascii").split() != list(peer.wheels):
         options = [text for platform in _PLATFORMS for text in ("--platform", platform)]
         command = [sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--target", str(found.site), *options]
-        subprocess.run([*command, "--python-version", PYTHON, "--only-binary=:all:", *WHEELS], check=True)
+        subprocess.run([*command, "--python-version", PYTHON, "--only-binary=:all:", *peer.wheels], check=True)
         # so that no run that is counted compiles Python files
-        subprocess.run(found.command(CORES["dotprod"], [], ["-c", "import onnxruntime"]), check=True)
-        done.write_text("\n".join(WHEELS), "ascii")
+        subprocess.run(found.command(CORES["dotprod"], [], ["-c", f"import {peer.module}"]), check=True)
+        done.write_text("\n".join(peer.wheels), "ascii")
     return found
 
 
