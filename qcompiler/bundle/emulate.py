@@ -24,7 +24,7 @@ from .manifest import KERNELS, MANIFEST, WEIGHTS, Manifest, TensorInfo
 from .runtime import Arrays, Bundle, Clock, Executed, load_bundle
 from .source import source_text
 
-Mode = Literal["run", "trace", "step"]
+Mode = Literal["run", "trace", "step", "count"]
 
 OPENCL_INSTALL = "apt-get install pocl-opencl-icd ocl-icd-libopencl1"
 
@@ -94,7 +94,8 @@ class EmulatedBundle(Bundle):
     ) -> list[Executed]:
         """Runs all samples in one process, each `repeats` times; `options` are further ones of the emulator.
 
-        `step` runs the model with one call for each step. Arenas are returned by `trace` only.
+        `step` runs the model with one call for each step, and `count` too, with an emulator that has counters. Arenas
+        are returned by `trace` only; in place of them `count` returns what `c/emulated.c` says.
 
         Raises:
             BundleError: the inputs do not fit, or the program fails.
@@ -140,7 +141,7 @@ class EmulatedBundle(Bundle):
                         file.write(array.tobytes())
             self._call_emulator(mode, repeats, [str(file) for file in files.values()], options)
             results = files["outputs"].read_bytes()
-            arenas = np.fromfile(files["arenas"], np.uint8) if mode == "trace" else np.zeros(0, np.uint8)
+            arenas = np.fromfile(files["arenas"], np.uint8) if mode in ("trace", "count") else np.zeros(0, np.uint8)
         step, arena = (len(data) // max(len(samples), 1) for data in (results, arenas))
         return [
             Executed(self._split(results[n * step : (n + 1) * step]), arenas[n * arena : (n + 1) * arena])

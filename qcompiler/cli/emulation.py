@@ -9,12 +9,13 @@ from dataclasses import asdict
 from types import ModuleType
 
 from qcompiler.bundle import Manifest
-from qcompiler.bundle.emulate import load_emulated
+from qcompiler.bundle.emulate import EmulatedBundle, load_emulated
 from qcompiler.cli.output import print_json, print_table
 from qcompiler.cli.progress import progress
 from qcompiler.errors import QCompilerError, TargetError
 from qcompiler.report.cycles import CycleEstimate, estimate_cycles
 from qcompiler.report.instructions import InstructionCounts, count_instructions, instructions_of
+from qcompiler.report.packets import count_packets
 from qcompiler.targets.spec import resolve_target
 
 _LOOPS = 5
@@ -31,6 +32,8 @@ def bench_emulated(options: Namespace) -> None:
         _bench_device(str(options.bundle), bundle.manifest, options.json)
         return
     spec = resolve_target(str(bundle.manifest.target["name"]))
+    if spec.toolchain.runtime:
+        return _bench_packets(options, bundle)
     with progress(options.quiet) as shown:
         shown.step("counting instructions")
         counts = count_instructions(bundle)
@@ -85,6 +88,33 @@ _SUMMED = ("operations", "bytes_read", "bytes_written")
 
 def _texts(counts: Sequence[int | None]) -> list[str]:
     return ["-" if count is None else f"{count:,}" for count in counts]
+
+
+def _bench_packets(options: Namespace, bundle: EmulatedBundle) -> None:
+    """Of a machine whose emulator counts packets of instructions."""
+    with progress(options.quiet) as shown:
+        shown.step("counting packets")
+        counts = count_packets(bundle)
+    if options.json:
+        print_json({"target": str(bundle.manifest.target["name"]), **asdict(counts)})
+        return
+    rows = []
+    for step in counts.steps:
+        of_least = f"{step.vrmpy / step.least:.2f}" if step.least else ""
+        of_packets = f"{step.requantize / max(step.packets, 1):.0%}" if step.least else ""
+        hvx = f"{step.hvx_packets / max(step.packets, 1):.0%}"
+        numbers = [f"{n:,}" for n in (step.packets, step.instructions, step.hvx_instructions)]
+        rows.append([step.location, step.rule, f"{step.macs:,}", *numbers, hvx, of_least, of_packets])
+    totals = [f"{n:,}" for n in (counts.packets, counts.instructions, counts.hvx_instructions)]
+    rows.append(["all", "", f"{sum(step.macs for step in counts.steps):,}", *totals, "", "", ""])
+    columns = ("layer", "rule", ">multiply-adds", ">packets", ">instructions", ">HVX instructions")
+    columns += (">packets with HVX", ">vrmpy / least", ">requantize")
+    print_table(f"{options.bundle}: one inference, counted", columns, rows)
+    rows = [
+        [loop.kernel, f"{loop.executions:,}", str(loop.packets), str(loop.vrmpy), f"{loop.vrmpy / loop.packets:.2f}"]
+        for loop in sorted(counts.loops, key=lambda loop: loop.vrmpy / loop.packets)
+    ]
+    print_table("Inner loops", ("kernel", ">executions", ">packets", ">vrmpy", ">vrmpy a packet"), rows)
 
 
 def _estimates(counts: InstructionCounts, meaning: ModuleType, instruction_set: str) -> tuple[list[CycleEstimate], str]:

@@ -70,7 +70,7 @@ def count_instructions(bundle: EmulatedBundle) -> InstructionCounts:
         TargetError: a program of the toolchain is missing or too new, or the target's instructions have no classes.
     """
     meaning = instructions_of(bundle)
-    after, before = (_executions(bundle, repeats) for repeats in (2, 1))
+    after, before = (block_executions(bundle, repeats) for repeats in (2, 1))
     executions = Counter[int]()
     for sign, found in ((1, after), (-1, before)):
         for (address, length), times in found.items():
@@ -166,7 +166,7 @@ def _summary(
     return InstructionCounts(everything, dict(total), tuple(rows), everything - inside, blocks)
 
 
-def _executions(bundle: EmulatedBundle, repeats: int) -> Counter[tuple[int, int]]:
+def block_executions(bundle: EmulatedBundle, repeats: int) -> Counter[tuple[int, int]]:
     """How often each of the emulator's blocks (address, number of instructions) ran.
 
     Raises:

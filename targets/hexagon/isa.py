@@ -56,7 +56,9 @@ class Hvx(Isa):
     stripe_bytes: ClassVar[int] = 64 * 1024
 
     def fits(self, pixels: int, vectors: int) -> bool:
-        return pixels * vectors <= self.accumulators and pixels * vectors + pixels + vectors <= self.registers - 2
+        return (
+            pixels * vectors <= self.accumulators and pixels * vectors + min(pixels, 8) + vectors <= self.registers - 2
+        )
 
     def step_cycles(self, pixels: int, vectors: int, dots: int, steps: int) -> float:
         products = pixels * vectors

@@ -4,7 +4,8 @@
 
    MODE is run, trace or step (run, one call for each step). INPUTS holds the inputs of each sample one after the
    other, samples likewise, and decides how many there are. Each runs REPEATS times; then its outputs are
-   appended to OUTPUTS, and if MODE is trace the arena to ARENAS. WEIGHTS is not opened where the weights are
+   appended to OUTPUTS, and if MODE is trace the arena to ARENAS. MODE count is step for an emulator with counters: what
+   each step adds to them is appended to ARENAS, in numbers of 32 bits; last what a step that does nothing adds. WEIGHTS is not opened where the weights are
    linked in; THREADS share the work of run and step if the model was compiled for it. */
 
 #include <stdio.h>
@@ -12,6 +13,10 @@
 #include <string.h>
 
 #include "model.h"
+
+#if __has_include("counters.h")
+#include "counters.h"
+#endif
 
 #if !MODEL_WEIGHTS_EMBEDDED
 static _Alignas(MODEL_ALIGNMENT) uint8_t model_weights[MODEL_WEIGHTS_BYTES];
@@ -38,6 +43,19 @@ static void append(FILE* file, const char* path, const void* data, size_t bytes)
   exit(1);
 }
 
+#if __has_include("counters.h")
+static void count_steps(const void* const* inputs, void* const* outputs, FILE* file, const char* path) {
+  for (int32_t step = 0; step <= MODEL_STEPS; step++) {
+    uint32_t before[COUNTERS], after[COUNTERS];
+    read_counters(before);
+    model_step(inputs, outputs, model_weights, arena, step);
+    read_counters(after);
+    for (int i = 0; i < COUNTERS; i++) after[i] -= before[i];
+    append(file, path, after, sizeof after);
+  }
+}
+#endif
+
 /* The next sample; 0 at the end of the file. */
 static int read_sample(FILE* file, const char* path) {
   for (int i = 0; i < MODEL_INPUTS; i++) {
@@ -54,7 +72,12 @@ static int read_sample(FILE* file, const char* path) {
 int main(int argc, char** argv) {
   if (argc != 8) return 2;
   int traced = !strcmp(argv[1], "trace"), stepped = !strcmp(argv[1], "step");
-  if (!traced && !stepped && strcmp(argv[1], "run")) return 2;
+#if __has_include("counters.h")
+  int counted = !strcmp(argv[1], "count");
+#else
+  int counted = 0;
+#endif
+  if (!traced && !stepped && !counted && strcmp(argv[1], "run")) return 2;
   long repeats = atol(argv[2]);
 #if MODEL_THREADS
   model_set_threads(atoi(argv[7]));
@@ -74,11 +97,15 @@ int main(int argc, char** argv) {
 
   FILE* samples = opened(argv[4], "rb");
   FILE* results = opened(argv[5], "wb");
-  FILE* arenas = traced ? opened(argv[6], "wb") : NULL;
+  FILE* arenas = traced || counted ? opened(argv[6], "wb") : NULL;
   while (read_sample(samples, argv[4])) {
     for (long repeat = 0; repeat < repeats; repeat++) {
       if (traced) {
         model_trace(inputs, outputs, model_weights, arena);
+#if __has_include("counters.h")
+      } else if (counted) {
+        count_steps(inputs, outputs, arenas, argv[6]);
+#endif
       } else if (stepped) {
         for (int32_t step = 0; step < MODEL_STEPS; step++) model_step(inputs, outputs, model_weights, arena, step);
       } else {
