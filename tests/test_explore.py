@@ -223,6 +223,9 @@ def test_large_pages_open_quickly(catalogue: Any, name: str, limit: int, tmp_pat
         milliseconds, drawn = run_page(text, script, tmp_path, patient=False, address=address)
         assert drawn > nodes
         assert milliseconds < SECONDS * 1e3
+    hashes = ["view=layers", "view=partition", "view=graph"]
+    script = AXE.read_text(encoding="utf-8") + _VIEWS.replace("HASHES", json.dumps(hashes))
+    assert run_page(text, script, tmp_path) == {view: [] for view in hashes}
 
 
 def test_bad_input(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,16 @@ def test_pass_and_target_are_known() -> None:
     assert "shift" in target_names()
 
 
+def test_the_text_test_of_the_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (text,) = re.findall(r"```mlir\n(.*?)```", PAGE, re.DOTALL)
+    (folder / "test.mlir").write_text(text, encoding="utf-8")
+    command = re.search(r"// RUN: qcompiler opt %s -p '(.*)'", text)
+    wanted = re.search(r"// CHECK: (.*)", text)
+    assert command is not None and wanted is not None
+    assert main(["opt", str(folder / "test.mlir"), "-p", command[1]]) == 0
+    assert wanted[1] in capsys.readouterr().out
+
+
 def test_the_target_compiles_and_its_integers_are_the_interpreters(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

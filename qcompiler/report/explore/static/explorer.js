@@ -14,6 +14,8 @@ function h(name, attributes, ...children) {
   return element;
 }
 
+/** What may be wider than the page; the keyboard scrolls it. */
+const wide = (label, content) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, content);
 const number = (value, digits = 4) => (Number.isInteger(value) ? value.toLocaleString("en") : Number(value.toPrecision(digits)).toString());
 const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 
@@ -331,7 +333,7 @@ function rows() {
   return data.passes[last].drawn
     .filter(({ content }) => content.part !== "end")
     .map((item, order) => {
-      const [db] = data.errors[item.id] ?? [];
+      const [db] = data.errors[source(item).id] ?? [];
       const cost = costs.get(item.id) ?? {};
       const { db: expected, sensitivity: alone } = item.content.numbers ?? {};
       return { id: item.id, order, name: item.name, op: item.content.op, type: item.content.types ? data.types[item.content.types[0]].text : "", measured: db ?? undefined, expected, alone, macs: cost.macs || undefined, ms: cost.ms || undefined, instructions: cost.instructions || undefined };
@@ -358,7 +360,7 @@ function layers() {
     h("h2", {}, `Cost of each layer, ${UNITS[unit]}`),
     costChart(all),
     h("h2", {}, "All layers"),
-    h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, body))),
+    wide("All layers", h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, body))),
   ].filter(Boolean);
 }
 
@@ -371,7 +373,7 @@ function chart(all, label, top, format = "~s", left = 60) {
   const svg = d3.create("svg").attr("class", "chart").attr("width", width).attr("height", height).attr("role", "img").attr("aria-label", label);
   svg.append("g").attr("transform", `translate(0,${height - 22})`).call(d3.axisBottom(x).ticks(Math.min(20, all.length)));
   svg.append("g").attr("transform", `translate(${left},0)`).call(d3.axisLeft(y).ticks(5, format));
-  return { svg, x, y, height, box: h("div", { class: "scroll" }, svg.node()) };
+  return { svg, x, y, height, box: wide(label.split(".")[0], svg.node()) };
 }
 
 function errorChart(all, marks) {
@@ -415,7 +417,7 @@ function partition() {
     h("p", {}, Object.values(PARTS).map(([name, sign]) => `${sign} ${name}`).join(", "), ": quantize and dequantize"),
     h("div", { class: "map" }, ...all.map((item) => h("button", { type: "button", class: `part-${item.content.part}`, title: `${item.name} (${item.content.op})`, "aria-label": `${item.name}, ${item.content.op}, ${PARTS[item.content.part][0]}`, onclick: () => choose(item.id) }, PARTS[item.content.part][1]))),
     h("h2", {}, "Kernels"),
-    h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ...titles.filter((_, i) => used[i]).map((t, i) => h("th", { scope: "col", class: i ? "number" : null }, t)))), h("tbody", {}, ...rules.map((row) => h("tr", {}, ...row.filter((_, i) => used[i]).map((cell, i) => h("td", { class: i ? "number" : null }, cell))))))),
+    wide("Kernels", h("table", {}, h("thead", {}, h("tr", {}, ...titles.filter((_, i) => used[i]).map((t, i) => h("th", { scope: "col", class: i ? "number" : null }, t)))), h("tbody", {}, ...rules.map((row) => h("tr", {}, ...row.filter((_, i) => used[i]).map((cell, i) => h("td", { class: i ? "number" : null }, cell))))))),
     floats.length ? h("h2", {}, "Float, and why") : null,
     floats.length ? h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "operation"), h("th", { scope: "col" }, "why"))), h("tbody", {}, ...floats.map((item) => h("tr", {}, h("td", {}, link(item.id, `${item.name} (${item.content.op})`)), h("td", {}, (item.content.attributes?.["q.float"] ?? "").replace(/^"|"$/g, "")))))) : null,
   ].filter(Boolean);
