@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from opencl_device import missing, run_device_calls
 
 from qcompiler.bundle.link import c_library
 from qcompiler.lowering.aot import build_object
@@ -71,6 +72,8 @@ def run_calls(calls: Sequence[Call], spec: TargetSpec) -> list[list[np.ndarray]]
 
     Fails if a byte outside the outputs changes.
     """
+    if spec.driver:
+        return run_device_calls(calls, spec)
     program = Program(alignment=spec.alignment)
     layout: list[tuple[str, np.ndarray, int]] = []
     end = 0
@@ -130,3 +133,12 @@ ARM = [emulated(name, pytest.mark.slow) for name in _ARM_SETS.values()]
 """One target for each instruction set of ARM."""
 
 HEXAGON = [emulated("hexagon", pytest.mark.slow)]
+
+MALI = [
+    pytest.param(
+        resolve_target("mali"),
+        id="mali",
+        marks=[pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.slow],
+    )
+]
+"""Mali, its kernels executed by PoCL."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
@@ -15,7 +16,9 @@ from qcompiler.ir.onnx_dialect import OnnxOp
 from qcompiler.ir.values import input_names
 from qcompiler.lowering.device import DeviceProgram, Range
 from qcompiler.lowering.lower import Lowering
-from qcompiler.lowering.program import Buffer, Program, Step
+from qcompiler.lowering.opencl import build_device_program
+from qcompiler.lowering.program import SLACK, Buffer, Program, Step
+from qcompiler.targets.spec import TargetSpec
 
 NO_DOT = ("-DQCOMPILER_NO_DOT",)
 EMULATED_DOT = ("-DQCOMPILER_EMULATE_DOT",)
@@ -53,8 +56,12 @@ def run_program(
     options: Sequence[str] = (),
     *,
     trace: bool = False,
+    slack: int = 0,
 ) -> np.ndarray:
-    """Makes all launches; `outputs` hold the results afterwards. Returns the arena."""
+    """Makes all launches; `outputs` hold the results afterwards. Returns the arena.
+
+    Inputs are followed by `slack` bytes of something.
+    """
     import pyopencl as cl
 
     queue = _queue()
@@ -65,7 +72,9 @@ def run_program(
     arena = cl.Buffer(context, flags.READ_WRITE, max(plan.arena_bytes, 256))
     weights = cl.Buffer(context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=device.weights.blob)
     blocks = {"weights": weights, "arena": arena}
-    given = [cl.Buffer(context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=np.ascontiguousarray(a)) for a in inputs]
+    padding = np.full(slack, 0xA5, np.uint8)
+    memories = [np.concatenate([np.ascontiguousarray(a).reshape(-1).view(np.uint8), padding]) for a in inputs]
+    given = [cl.Buffer(context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=a) for a in memories]
     taken = [cl.Buffer(context, flags.READ_WRITE | flags.COPY_HOST_PTR, hostbuf=a) for a in outputs]
 
     @cache
@@ -88,31 +97,41 @@ def run_program(
     return result
 
 
+def run_device_calls(calls: Sequence, spec: TargetSpec) -> list[list[np.ndarray]]:
+    """The output buffers of each call of a kernel (`emulated.Call`), all in one program; both forms of the products.
+
+    Fails if the forms differ.
+    """
+    program, read, written = program_of(calls)
+    device = build_device_program(program, spec)
+    forms = [NO_DOT, EMULATED_DOT] if re.search(r"= qc_dot", device.source) else [NO_DOT]
+    found = []
+    for options in forms:
+        results = [array.copy() for array in written]
+        run_program(device, read, results, options, slack=SLACK)
+        found.append(results)
+    for one, other in zip(found[0], found[-1], strict=True):
+        assert np.array_equal(one, other), "the forms of the products differ"
+    ends = np.cumsum([0, *(len(call.outputs) for call in calls)])
+    return [found[0][a:b] for a, b in pairwise(ends)]
+
+
 def program_of(calls: Sequence) -> tuple[Program, list[np.ndarray], list[np.ndarray]]:
-    """Calls of kernels (`emulated.Call`) as one program, with the arrays it reads and writes."""
+    """Calls of kernels as one program, with the arrays it reads and writes."""
     program = Program()
     read: list[np.ndarray] = []
     written: list[np.ndarray] = []
     for number, call in enumerate(calls):
-        names: dict[str, list[str]] = {"in": [], "out": []}
-        for kind, arrays, all_names, all_arrays in (
-            ("in", call.inputs, program.inputs, read),
-            ("out", call.outputs, program.outputs, written),
-        ):
-            for position, array in enumerate(arrays):
-                name = f"{kind}{number}.{position}"
-                program.buffers[name] = Buffer(name, array.shape, str(array.dtype))
-                names[kind].append(name)
-                all_names.append(name)
-                all_arrays.append(array.copy())
-        program.steps.append(Step(call.kernel, tuple(names["in"]), tuple(names["out"]), f"call {number}"))
+        inputs = [f"in{number}.{i}" for i in range(len(call.inputs))]
+        outputs = [f"out{number}.{i}" for i in range(len(call.outputs))]
+        for name, array in zip(inputs + outputs, [*call.inputs, *call.outputs], strict=True):
+            program.buffers[name] = Buffer(name, array.shape, str(array.dtype))
+        program.inputs += inputs
+        program.outputs += outputs
+        read += call.inputs
+        written += call.outputs
+        program.steps.append(Step(call.kernel, tuple(inputs), tuple(outputs), f"call {number}"))
     return program, read, written
-
-
-def grouped(calls: Sequence, results: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    """The results of each call."""
-    ends = np.cumsum([0, *(len(call.outputs) for call in calls)])
-    return [list(results[a:b]) for a, b in pairwise(ends)]
 
 
 def differences(lowering: Lowering, device: DeviceProgram, feed: dict[str, np.ndarray], options: Sequence[str]):

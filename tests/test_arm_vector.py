@@ -69,6 +69,11 @@ def depthwise(kernel: int, stride: int, spec: TargetSpec) -> Kernel:
 
 def kernels(spec: TargetSpec) -> dict[str, Kernel]:
     """A kernel of each kind with the shapes that models have."""
+    return {**kernels_without_products(spec), "depthwise 3x3 stride 2": depthwise(3, 2, spec)}
+
+
+def kernels_without_products(spec: TargetSpec) -> dict[str, Kernel]:
+    """Those that are no convolutions."""
     image = View((1, 14, 14, 64), "int8")
     border, small = View((1, 14, 14, 64), "int8", ONE), View((1, 7, 7, 64), "int8")
     row, reals = View((4, 128), "int8"), View((1, 64, 14, 14), "float32")
@@ -96,7 +101,6 @@ def kernels(spec: TargetSpec) -> dict[str, Kernel]:
         "resize": resize_kernel(small, image, np.arange(14) // 2, np.arange(14) // 2, spec),
         "every second": slice_kernel(row, View((4, 64), "int8"), (0, 1), (1, 2), spec),
         "transpose": transpose_kernel(image, View((1, 64, 14, 14), "int8"), to_first, spec),
-        "depthwise 3x3 stride 2": depthwise(3, 2, spec),
     }
 
 

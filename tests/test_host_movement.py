@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from emulated import ARM, HEXAGON
+from emulated import ARM, HEXAGON, MALI
 from host_kernels import NO_HALO, SPECS, Case, check, stored, view
 
 from qcompiler.lowering.compute_movement import (
@@ -21,7 +21,7 @@ from qcompiler.lowering.compute_movement import (
     transpose_kernel,
 )
 
-one_host_and_arm = pytest.mark.parametrize("spec", [SPECS[0], *ARM, *HEXAGON], ids=lambda spec: spec.name)
+one_host_and_arm = pytest.mark.parametrize("spec", [SPECS[0], *ARM, *HEXAGON, *MALI], ids=lambda spec: spec.name)
 HALO, WIDE = (1, 2, 1, 0), (3, 1, 0, 2)
 HALOS = [NO_HALO, HALO]
 

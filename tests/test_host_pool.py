@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 import pytest
-from emulated import ARM, HEXAGON
+from emulated import ARM, HEXAGON, MALI
 from host_kernels import NO_HALO, SPECS, Case, check, stored, view
 
 from qcompiler.arithmetic import pool
@@ -32,8 +32,8 @@ GEOMETRIES = [  # kernel, strides, pads, dilations
     ((2, 2), (3, 3), (0, 0, 3, 4), (1, 1)),
     ((6, 5), (2, 1), (3, 1, 2, 4), (1, 1)),
 ]
-one_host_and_arm = pytest.mark.parametrize("spec", [SPEC, *ARM, *HEXAGON], ids=lambda spec: spec.name)
-every_spec = pytest.mark.parametrize("spec", [*SPECS, *ARM, *HEXAGON], ids=lambda spec: spec.name)
+one_host_and_arm = pytest.mark.parametrize("spec", [SPEC, *ARM, *HEXAGON, *MALI], ids=lambda spec: spec.name)
+every_spec = pytest.mark.parametrize("spec", [*SPECS, *ARM, *HEXAGON, *MALI], ids=lambda spec: spec.name)
 
 
 @one_host_and_arm

@@ -16,6 +16,7 @@ from tvm.target import Target
 from tvm.tirx import AllocBuffer, BufferStore, DeclBuffer, PrimFunc, Stmt, Var
 from tvm_ffi import StructuralKey, structural_map
 
+from qcompiler.errors import ModelError
 from qcompiler.targets.spec import TargetSpec
 
 from .aot import pack_weights
@@ -65,7 +66,8 @@ def build_device_program(
     the others.
 
     Raises:
-        ValueError: the program is malformed, or a step has no form in OpenCL.
+        ValueError: the program is malformed.
+        ModelError: a step has no form in OpenCL.
         TargetError: the source has a pattern that is known to go wrong.
     """
     program.check()
@@ -106,7 +108,16 @@ def _device_steps(steps: Sequence[Step], work_groups: Mapping[str, Size]) -> lis
             named[key] = tvm.ir.GlobalVar(f"k{len(named)}_{rule}")
     module = tvm.IRModule({variable: key.key for key, variable in named.items()})
     module = _lowering_passes()(tirx.transform.BindTarget(Target(_OPENCL))(module))
-    lowered = {key: _device_step(module[variable], variable.name_hint, work_groups) for key, variable in named.items()}
+    lowered: dict[StructuralKey, _DeviceStep] = {}
+    for key, step in zip(keys, steps, strict=True):
+        if key not in lowered:
+            try:
+                lowered[key] = _device_step(module[named[key]], named[key].name_hint, work_groups)
+            except ValueError as error:
+                raise ModelError(
+                    f"{step.location} (rule {step.kernel.rule}) has no form in OpenCL: {error}; "
+                    "keep the operation off the device, in a model of its own"
+                ) from error
     return [lowered[key] for key in keys]
 
 

@@ -57,7 +57,28 @@ _BINARY = tuple(
         *("EQ", "NE", "LT", "LE", "GT", "GE", "And", "Or"),
     )
 )
-_LIBRARY = {"sinhf": "sinh", "coshf": "cosh", "expf": "exp", "erff": "erf", "tanhf": "tanh", "powf": "pow"}
+_LIBRARY = {
+    f"{name}f": name
+    for name in (
+        *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "atan2"),
+        *(
+            "exp",
+            "exp2",
+            "log",
+            "log2",
+            "log10",
+            "log1p",
+            "erf",
+            "pow",
+            "sqrt",
+            "floor",
+            "ceil",
+            "trunc",
+            "round",
+            "fmod",
+        ),
+    )
+}
 """OpenCL's names of functions of the C library."""
 _REDUCTIONS: dict[str, Callable[[Expr, Expr], Expr]] = {
     "llvm.vector.reduce.add": lambda a, b: a + b,

@@ -1,0 +1,151 @@
+"""Kernels of Mali: odd shapes against numpy on PoCL in both forms of the products, and what their source is made of."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from emulated import Call
+from opencl_device import missing, program_of
+from products import UNWRITTEN, check_emulated
+from test_arm_vector import kernels_without_products
+from test_arm_vector import test_odd_channels as check_odd_channels
+from test_host_conv import ONE, TWO, Case
+
+from qcompiler.lowering.opencl import build_device_program
+from qcompiler.lowering.opencl_cost import MOST_REGISTERS
+from qcompiler.lowering.program import Buffer, Kernel, Program, Step
+from qcompiler.targets.mali.conv import conv_generic, conv_kernel
+from qcompiler.targets.spec import resolve_target
+
+SPEC = resolve_target("mali")
+needs_device = pytest.mark.skipif(bool(missing()), reason=missing())
+INT8 = {"x_dtype": "int8", "y_dtype": "int8"}
+
+QUICK = [
+    Case((1, 7, 6, 3), 5, (3, 3), (2, 2), pads=ONE, y_halo=ONE, **INT8),
+    Case((2, 5, 5, 17), 17, (1, 1), **INT8),
+    Case((1, 6, 7, 20), 20, (3, 3), pads=ONE, group=20, **INT8),
+    Case((1, 8, 8, 12), 6, (3, 3), (1, 2), pads=ONE, group=3, **INT8),
+]
+ODD = [
+    *(Case((1, 6, 5, c), o, (k, k), pads=(k // 2,) * 4, **INT8) for c in (1, 3, 5, 17) for o in (1, 5) for k in (1, 3)),
+    *(Case((4, 9, 8, c), 17, (5, 5), (2, 2), pads=TWO, **INT8) for c in (1, 5)),
+    *(Case((1, 9, 3, c), 3, (7, 1), pads=(3, 0, 3, 0), **INT8) for c in (3, 17)),
+    Case((1, 12, 11, 5), 7, (3, 3), (1, 1), (2, 3), pads=(2, 3, 2, 3), **INT8),
+    *(Case((4, 7, 6, c), c, (3, 3), (2, 2), pads=ONE, group=c, **INT8) for c in (1, 3, 5, 17, 64)),
+    Case((1, 9, 9, 6), 6, (5, 5), (1, 1), (2, 1), pads=(4, 2, 4, 2), group=6, **INT8),
+    Case((1, 6, 6, 8), 16, (3, 3), pads=ONE, group=8, **INT8),
+    *(Case((1, 6, 6, 12), 8, (3, 3), pads=ONE, group=g, **INT8) for g in (2, 4)),
+    *(Case((1, 5, 5, 9), 6, (3, 3), pads=ONE, rounding=form, **INT8) for form in ("fixed", "fixed2")),
+    *(Case((1, 5, 5, 8), 8, (3, 3), group=8, rounding=form, **INT8) for form in ("fixed", "fixed2")),
+    Case((1, 5, 5, 9), 6, (3, 3), x_dtype="int8", y_dtype="int16"),
+    Case((1, 5, 5, 9), 6, (3, 3), x_dtype="uint8", y_dtype="uint8"),
+    Case((1, 5, 5, 6), 5, (3, 3), weight_dtype="int16", **INT8),
+]
+
+
+def program_of_kernels(kernels: dict[str, Kernel]) -> Program:
+    """A program that calls each kernel on inputs and outputs of its own."""
+    program = Program()
+    for name, kernel in kernels.items():
+        parameters = list(kernel.func.params)
+        first = len(parameters) - len(kernel.scratch) - 1
+        reads = [f"{name}.in{i}" for i in range(first - len(kernel.constants))]
+        for label, buffer in zip([*reads, f"{name}.out"], [*parameters[: len(reads)], parameters[first]], strict=True):
+            shape = tuple(int(extent) for extent in buffer.shape)
+            program.buffers[label] = Buffer(label, shape, str(buffer.dtype))
+        program.inputs += reads
+        program.outputs.append(f"{name}.out")
+        program.steps.append(Step(kernel, tuple(reads), (f"{name}.out",), name))
+    return program
+
+
+def conv_of(case: Case) -> Kernel:
+    problem = case.build()
+    return conv_kernel(problem.workload, problem.weights, problem.bias, SPEC)
+
+
+@needs_device
+def test_products() -> None:
+    rules = check_emulated([case.build().expectation(SPEC, conv_kernel) for case in QUICK], SPEC)
+    assert [rule.partition(".")[0] for rule in rules] == ["mali-conv", "mali-conv", "mali-depthwise", "mali-conv"]
+
+
+@pytest.mark.slow
+@needs_device
+def test_odd_convolutions() -> None:
+    check_emulated([case.build().expectation(SPEC, conv_kernel) for case in ODD], SPEC)
+
+
+@pytest.mark.slow
+@needs_device
+def test_the_last_rule_takes_everything() -> None:
+    check_emulated([case.build().expectation(SPEC, conv_generic) for case in (*QUICK, *ODD[-4:])], SPEC)
+
+
+@pytest.mark.slow
+@needs_device
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_odd_channels(dtype: str) -> None:
+    check_odd_channels(SPEC, dtype)
+
+
+def test_source() -> None:
+    """No local memory, vectors by vloadN and vstoreN alone, and registers for all work-items."""
+    found = kernels_without_products(SPEC) | {f"conv {i}": conv_of(case) for i, case in enumerate([*QUICK, *ODD])}
+    device = build_device_program(program_of_kernels(found), SPEC)
+    text = device.source.partition("// Function")[2]
+    assert not re.search(r"__local|barrier|0x000000ff|\([a-z]+\d+ ?\*\)", text)
+    for launch, cost in zip(device.launches, device.costs, strict=True):
+        assert 0 < cost.registers < MOST_REGISTERS, (launch.kernel, cost)
+        assert cost.occupancy != "spills"
+        assert cost.bytes_written > 0
+
+
+def test_work_groups_follow_memory() -> None:
+    """Neighbouring work-items compute neighbouring channels, so that a warp stores whole cache lines."""
+    kernel = conv_of(Case((1, 16, 16, 64), 64, (1, 1), **INT8))
+    (launch,) = build_device_program(program_of_kernels({"conv": kernel}), SPEC).launches
+    x, y, z = launch.local_size
+    assert x > 1
+    assert x * y * z <= 64
+
+
+@pytest.mark.slow
+@needs_device
+@pytest.mark.skipif(shutil.which("oclgrind") is None, reason="needs apt-get install oclgrind")
+def test_oclgrind_finds_nothing() -> None:
+    """No invalid access and no race in the convolutions of odd shapes and in a kernel of each other kind."""
+    command = ["oclgrind", "--data-races", "--check-api", sys.executable, __file__]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=560, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "done" in done.stdout
+    assert not re.search(r"Invalid|race|Unaligned|Error", done.stdout + done.stderr), (done.stdout + done.stderr)[
+        -2000:
+    ]
+
+
+def run_everything() -> None:
+    """Executes the kernels on whatever OpenCL there is; results of convolutions are compared."""
+    from opencl_device import NO_DOT, run_program
+
+    from qcompiler.lowering.program import SLACK
+
+    cases = [case.build().expectation(SPEC, conv_kernel) for case in (*QUICK, *ODD[::4])]
+    calls = [Call(c.kernel, c.inputs, [np.full_like(c.expected, UNWRITTEN)]) for c in cases]
+    program, read, written = program_of(calls)
+    run_program(build_device_program(program, SPEC), read, written, NO_DOT, slack=SLACK)
+    for case, result in zip(cases, written, strict=True):
+        assert np.array_equal(result, case.expected)
+    print("done")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    run_everything()
