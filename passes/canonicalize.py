@@ -24,6 +24,7 @@ from qcompiler.ir.values import (
     integer,
     integers,
     is_absent,
+    is_float,
     quantized,
     rank,
     real,
@@ -117,6 +118,44 @@ class SumIsAdd(_Pattern):
             made.append(onnx_op("Add", [total, x], [kind], op.location))
             total = made[-1].results[0]
         rewriter.replace(op, made, [total])
+
+
+class MaxMinIsClip(_Pattern):
+    """The maximum with 0 is Relu; a number's maximum and minimum with constants, one after the other, are a Clip."""
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
+        if (found := self._bounded(op)) is None or op_name(op) == "Relu":
+            return
+        x, low, high = found
+        if (low, high) == (0, np.inf):
+            replace(rewriter, op, onnx_op("Relu", [x], [op.results[0].type], op.location))
+            return
+        inner = self._bounded(x.owner) if len(users(x)) == 1 else None
+        if inner is None:
+            return
+        first = x.owner
+        x, low, high = inner[0], max(low, inner[1]), min(high, inner[2])
+        if not -np.inf < low <= high < np.inf:
+            return
+        bounds = [
+            ConstantOp.of(self.store, name, np.float32(value), location=op.location)
+            for name, value in (("low", low), ("high", high))
+        ]
+        location = fused_location(first, op)
+        new = onnx_op("Clip", [x, *(bound.y for bound in bounds)], [op.results[0].type], location)
+        replace(rewriter, op, *bounds, new)
+
+    def _bounded(self, op: object) -> tuple[SSAValue, float, float] | None:
+        """What is bounded by constants, and the bounds."""
+        if op_name(op) == "Relu":
+            return op.operands[0], 0.0, np.inf  # type: ignore[attr-defined]
+        if op_name(op) not in ("Max", "Min") or len(op.operands) != 2:  # type: ignore[attr-defined]
+            return None
+        a, b = op.operands  # type: ignore[attr-defined]
+        x, number = (b, scalar(a, self.store)) if scalar(b, self.store) is None else (a, scalar(b, self.store))
+        if number is None or not is_float(x) or shape(x) != shape(op.results[0]):  # type: ignore[attr-defined]
+            return None
+        return (x, number, np.inf) if op_name(op) == "Max" else (x, -np.inf, number)
 
 
 class PlainGemm(_Pattern):
@@ -293,6 +332,7 @@ PATTERNS = (
     TransposeOfTranspose,
     ExplicitPads,
     SumIsAdd,
+    MaxMinIsClip,
     PlainGemm,
     StoredGemm,
     MatMulBias,

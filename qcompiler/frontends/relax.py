@@ -6,8 +6,11 @@ ones included, is done to it. Values keep the names of Relax's variables.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 import tvm
-from onnx import ModelProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 from tvm import relax
 from tvm.ir import Call, Expr, GenericConst, GlobalVar, Op, Tuple, TupleGetItem, Type
 from tvm.relax import TensorType, TupleType, Var, VarBinding
@@ -81,7 +84,7 @@ def to_onnx(function: relax.Function, module: tvm.IRModule, source: str) -> Mode
     except NotUnderstood as error:
         raise ModelError(f"{source}: the result is not understood: {error}") from None
     constants = [numpy_helper.from_array(array, name) for name, array in emitter.constants.items()]
-    graph = helper.make_graph(emitter.nodes, source, inputs, outputs, constants)
+    graph = helper.make_graph(_with_biases(emitter), source, inputs, outputs, constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
@@ -92,6 +95,44 @@ def _outputs(emitter: Emitter, result: Expr, module: tvm.IRModule) -> list[Value
     for name, kind in zip([value] if isinstance(value, str) else value, kinds, strict=True):
         found.append(_info(emitter.node("Identity", name), kind))
     return found
+
+
+def _with_biases(emitter: Emitter) -> list[NodeProto]:
+    """The nodes, with each addition of one number a channel to a convolution as the convolution's own bias.
+
+    Relax's convolutions have none. In a quantized model an addition would be an operation between float32 values.
+    """
+    producers = {name: node for node in emitter.nodes for name in node.output}
+    readers = Counter(name for node in emitter.nodes for name in node.input)
+    fused: set[str] = set()
+    nodes = []
+    for node in emitter.nodes:
+        pair = [producers.get(name) for name in node.input] if node.op_type == "Add" else []
+        for conv, other in zip(pair, reversed(pair), strict=True):
+            is_conv = conv is not None and conv.op_type.startswith("Conv") and len(conv.input) == 2
+            if is_conv and readers[conv.output[0]] == 1 and (bias := _channels(emitter, producers, other)) is not None:
+                fused.add(conv.name)
+                copy = NodeProto()
+                copy.CopyFrom(conv)
+                copy.input.append(bias)
+                copy.output[:] = node.output
+                node = copy
+                break
+        nodes.append(node)
+    return [node for node in nodes if node.name not in fused or len(node.input) == 3]
+
+
+def _channels(emitter: Emitter, producers: Mapping[str, NodeProto], node: NodeProto | None) -> str | None:
+    """The vector that `node` reshapes to one number for each channel, a constant or a dequantized one."""
+    if node is None or node.op_type != "Reshape":
+        return None
+    source = producers.get(node.input[0])
+    is_dequantized = source is not None and source.op_type == "DequantizeLinear"
+    vector = emitter.constants.get(source.input[0] if is_dequantized else node.input[0])
+    extents = emitter.constants[node.input[1]].tolist()
+    if vector is None or vector.ndim != 1 or extents[:2] != [1, vector.size] or max(extents[2:], default=0) != 1:
+        return None
+    return node.input[0]
 
 
 def _info(name: str, value: Expr | Type) -> ValueInfoProto:
