@@ -127,7 +127,7 @@ class _Tile:
         sums = [tirx.decl_buffer(size, "float32", f"sum{i}", scope="local") for i in range(self.height)]
         places = [self._ramp(index(j * self.lanes)) for j in range(self.width)]
         body: list[Stmt] = [AllocBuffer(total) for total in sums]
-        zero = Broadcast(tirx.const(0.0, "float32"), self.lanes)
+        zero = self._splat(tirx.const(0.0, "float32"))
         body += [BufferStore(total, zero, [place]) for total in sums for place in places]
         body += self._reduce(product.reduction, [], sums, places)
         for i, total in enumerate(sums):
@@ -137,7 +137,10 @@ class _Tile:
         return sequence(body)
 
     def _ramp(self, offset: Expr) -> Expr:
-        return Ramp(offset, index(1), self.lanes)
+        return offset if self.lanes == 1 else Ramp(offset, index(1), self.lanes)
+
+    def _splat(self, value: Expr) -> Expr:
+        return value if self.lanes == 1 else Broadcast(value, self.lanes)
 
     def _reduce(
         self, axes: Sequence[tuple[int, bool]], ks: list[Expr], sums: list[Var], places: list[Expr]
@@ -159,6 +162,6 @@ class _Tile:
         for i, total in enumerate(sums):
             single = BufferLoad(product.a, [product.a_offset(self.row, i, self.height, ks)])
             for place, vector in zip(places, vectors, strict=True):
-                value = BufferLoad(total, [place]) + Broadcast(single, lanes) * vector
+                value = BufferLoad(total, [place]) + self._splat(single) * vector
                 statements.append(BufferStore(total, value, [place]))
         return statements

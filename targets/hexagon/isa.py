@@ -46,6 +46,18 @@ def _words(vector: Expr) -> Expr:
     return vector if str(vector.ty.dtype) in (WORDS, "int32") else tirx.reinterpret(WORDS, vector)
 
 
+def halves(pair: Expr) -> tuple[Expr, Expr]:
+    """The lower and the upper of two registers."""
+    low, high = (llvm(f"llvm.hexagon.V6.{half}.128B", WORDS, pair) for half in ("lo", "hi"))
+    return low, high
+
+
+def pairs_of_words(vector: Expr, dtype: str) -> tuple[Expr, Expr]:
+    """128 bytes of a type as two registers of 64 words of 16 bits, in their order."""
+    name = "vunpackub" if dtype == "uint8" else "vunpackb"
+    return halves(llvm(f"llvm.hexagon.V6.{name}.128B", f"int32x{2 * LANES}", _words(vector)))
+
+
 @dataclass(frozen=True)
 class Hvx(Isa):
     """Costs count packets. Elements stay in their order."""
@@ -77,8 +89,7 @@ class Hvx(Isa):
     def interleave(self, a: Expr, b: Expr, unit: int, high: bool) -> Expr:
         """Of the whole vectors, not of each 128 bits."""
         pair = llvm("llvm.hexagon.V6.vshuffvdd.128B", f"int32x{2 * LANES}", _words(b), _words(a), int32(-unit))
-        half = llvm(f"llvm.hexagon.V6.{'hi' if high else 'lo'}.128B", WORDS, pair)
-        return tirx.reinterpret(str(a.ty.dtype), half)
+        return tirx.reinterpret(str(a.ty.dtype), halves(pair)[high])
 
     def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
         return vrmpy(acc, x[0], load(weights, offset, BYTES), str(x[0].ty.dtype).partition("x")[0], "int8")
@@ -106,7 +117,10 @@ class Hvx(Isa):
         return hvx("vasrwv", high + half, shift)
 
     def narrow(self, parts: list[Expr], zero_point: int, dtype: str, halves: bool = False) -> Expr:
-        words = [hvx("vpackwh.sat", parts[i + 1], parts[i]) for i in (0, 2)]
+        return self.pack_words([hvx("vpackwh.sat", parts[i + 1], parts[i]) for i in (0, 2)], zero_point, dtype)
+
+    def pack_words(self, words: list[Expr], zero_point: int, dtype: str) -> Expr:
+        """Two vectors of int16 plus the zero point as bytes, with saturation."""
         if zero_point:
             both = np.array([zero_point] * 2, np.int16).view(np.int32)[0]
             words = [hvx("vaddhsat", word, splat(int(both), "int32", LANES)) for word in words]
@@ -122,7 +136,7 @@ def is_native(requantize: Requantize, acc_bound: int) -> bool:
     if requantize.rounding != "fixed2" or np.dtype(requantize.out_dtype).itemsize > 1:
         return False
     _, shift = multiplier_fixed2(requantize.multiplier)
-    return bool(shift.max() <= _LARGEST_SHIFT and acc_bound < 1 << _LARGEST_SHIFT)
+    return bool(np.max(shift) <= _LARGEST_SHIFT and acc_bound < 1 << _LARGEST_SHIFT)
 
 
 _HVX = Hvx(LANES, 32, 20, 1.0, 1.0, 0.0)
