@@ -104,7 +104,7 @@ def node_names(model: Model) -> dict[SSAValue, str]:
     for op in body(module).ops:
         if op.results and not isinstance(op, ConstantOp):
             groups.setdefault((location_names(op) or (op.name,))[-1], []).append(op)
-    names: dict[SSAValue, str] = dict(inputs)
+    names: dict[SSAValue, str] = {**inputs}
     taken = set(inputs.values())
     for base, ops in groups.items():
         first = next((op for op in reversed(ops) if op.name not in _HELPERS), ops[0])

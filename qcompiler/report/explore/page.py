@@ -74,7 +74,7 @@ def page(content: dict[str, Any]) -> str:
 
 
 def _static(name: str) -> str:
-    return files(__package__).joinpath("static", name).read_text(encoding="utf-8")
+    return files("qcompiler.report.explore").joinpath("static", name).read_text(encoding="utf-8")
 
 
 def _float_model(bundle: Bundle, dump: str) -> Model:
