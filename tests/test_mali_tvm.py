@@ -44,6 +44,7 @@ def marked(source: str) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("aarch64-linux-gnu-gcc") is None, reason=f"needs {AARCH64_LINUX.install}")
 def test_an_executable_for_the_phone(tmp_path: Path) -> None:
     data = ("--calibration", str(DIGITS / "calibration.npz"), "--limit", "8")
