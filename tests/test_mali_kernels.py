@@ -16,11 +16,13 @@ from products import UNWRITTEN, check_emulated
 from test_arm_vector import kernels_without_products
 from test_arm_vector import test_odd_channels as check_odd_channels
 from test_host_conv import ONE, TWO, Case
+from test_host_matmul import CONSTANT, GENERIC, PACKED
 
 from qcompiler.lowering.opencl import build_device_program
 from qcompiler.lowering.opencl_cost import MOST_REGISTERS
 from qcompiler.lowering.program import Buffer, Kernel, Program, Step
 from qcompiler.targets.mali.conv import conv_generic, conv_kernel
+from qcompiler.targets.mali.matmul import matmul_kernel
 from qcompiler.targets.spec import resolve_target
 
 SPEC = resolve_target("mali")
@@ -81,6 +83,14 @@ def test_products() -> None:
 @needs_device
 def test_odd_convolutions() -> None:
     check_emulated([case.build().expectation(SPEC, conv_kernel) for case in ODD], SPEC)
+
+
+@pytest.mark.slow
+@needs_device
+def test_matrix_products() -> None:
+    cases = [*CONSTANT.values(), *PACKED.values(), *GENERIC.values()]
+    rules = check_emulated([case.expectation(SPEC, matmul_kernel) for case in cases], SPEC)
+    assert {rule.partition(".")[0] for rule in rules} == {"mali-matmul", "mali-products", "generic-matmul"}
 
 
 @pytest.mark.slow

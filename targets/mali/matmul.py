@@ -14,6 +14,7 @@ from qcompiler.lowering.tir import buffer
 from qcompiler.lowering.workload import MatmulWorkload
 from qcompiler.targets.cpu.matmul import dense_of
 from qcompiler.targets.mali.dense import dense_kernel
+from qcompiler.targets.mali.products import matmul_activations
 from qcompiler.targets.spec import TargetSpec
 
 
@@ -39,7 +40,7 @@ def matmul_generic(workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndar
     return generic_matmul(workload, b, bias)
 
 
-matmul_rules = [matmul_constant, matmul_generic]
+matmul_rules = [matmul_constant, matmul_activations, matmul_generic]
 
 
 def matmul_kernel(workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec) -> Kernel:
