@@ -208,7 +208,7 @@ class Plan:
 
     front: tuple[ModulePass, ...]
     back: tuple[ModulePass, ...]
-    feeds: Calibration | None
+    feeds: Iterable[Mapping[str, np.ndarray]] | None
     recipe: Recipe
     notes: tuple[str, ...]
 

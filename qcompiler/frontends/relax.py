@@ -4,6 +4,11 @@ A function becomes ONNX nodes first (`relax_ops`, `relax_prims`), so that all th
 ones included, is done to it. Values keep the names of Relax's variables.
 """
 
+# TVM's expressions have no attributes and operators for a type checker.
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false, reportReturnType=false
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 from collections import Counter

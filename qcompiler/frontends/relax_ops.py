@@ -4,6 +4,11 @@ Each function returns the name of the ONNX value that stands for the call, or a 
 tuple. One that meets attributes it has no nodes for raises `NotUnderstood`, and the call stays in Relax.
 """
 
+# TVM's expressions have no attributes and operators for a type checker.
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false, reportReturnType=false
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

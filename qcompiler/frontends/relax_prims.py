@@ -4,6 +4,11 @@ Known are functions of one block that store, for each element of the result, an 
 at the same place (as numpy broadcasts them), and functions that pad an operand by a constant.
 """
 
+# TVM's expressions have no attributes and operators for a type checker.
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false, reportReturnType=false
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
