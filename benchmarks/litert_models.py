@@ -10,7 +10,7 @@ the model takes it, by index of the tensor.
 
 Prints the nodes that XNNPACK takes, and the least cosine, over samples, of the first output with that of the float
 model in onnxruntime. Writes nothing and returns 1 for a cosine below `LEAST_COSINE`, and for models of anything but
-images: of MiniLM, onnx2tf makes a float model with cosine 0 if it does not search for permutations of the axes.
+images: MiniLM, which takes onnx2tf many minutes, has a cosine of 0.08 to 0.29 in integers (before: 1.00).
 """
 
 from __future__ import annotations
