@@ -99,8 +99,9 @@ def count_packets(bundle: EmulatedBundle) -> PacketCounts:
                 spilled=counted.get("spilled", 0),
             )
         )
-    total = each.sum(0).tolist()
-    return PacketCounts(*total, tuple(steps), tuple(_inner_loops(packets, executions, set(kernels))))
+    total, instructions, hvx_instructions = each.sum(0).tolist()
+    loops = _inner_loops(packets, executions, set(kernels))
+    return PacketCounts(total, instructions, hvx_instructions, tuple(steps), tuple(loops))
 
 
 def _inner_loops(packets: list[Packet], executions: Counter[int], kernels: set[str]) -> list[LoopPackets]:
