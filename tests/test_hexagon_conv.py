@@ -71,6 +71,15 @@ def test_channels_around_a_vector(spec: TargetSpec, channels: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", HEXAGON)
+def test_results_of_16_bits(spec: TargetSpec) -> None:
+    cases = [DENSE["first layer"], DENSE["classifier"], DEPTHWISE["3x3"], Case((1, 5, 5, 24), 64, (1, 1))]
+    wide = [replace(case, y_dtype="int16", y_zero_point=0) for case in cases]
+    wide.append(replace(wide[-1], clamp=(-900, 20000)))
+    assert not [rule for rule in check(wide, spec) if "generic" in rule]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", HEXAGON)
 @pytest.mark.parametrize("rounding", ["fixed2", "fp32"])
 def test_matrix_products_of_the_host(spec: TargetSpec, rounding: str) -> None:
     cases = [replace(case, rounding=rounding) for case in (*CONSTANT.values(), *PACKED.values(), *GENERIC.values())]

@@ -12,8 +12,9 @@ import numpy as np
 from tvm import tirx
 
 from qcompiler.arithmetic.requantize import multiplier_fixed2
-from qcompiler.lowering.tir import Buffer, Expr, int32, llvm, load, splat
+from qcompiler.lowering.tir import Buffer, Expr, int32, llvm, load, shuffle, splat
 from qcompiler.lowering.workload import Requantize
+from qcompiler.targets.cpu.isa import BYTES as BYTE_TYPES
 from qcompiler.targets.cpu.isa import Isa
 
 LANES = 32
@@ -117,7 +118,10 @@ class Hvx(Isa):
         return hvx("vasrwv", high + half, shift)
 
     def narrow(self, parts: list[Expr], zero_point: int, dtype: str, halves: bool = False) -> Expr:
-        return self.pack_words([hvx("vpackwh.sat", parts[i + 1], parts[i]) for i in (0, 2)], zero_point, dtype)
+        words = [hvx("vpackwh.sat", parts[i + 1], parts[i]) for i in (0, 2)]
+        if dtype == "int16":
+            return shuffle([tirx.reinterpret(f"int16x{BYTES // 2}", word) for word in words], range(BYTES))
+        return self.pack_words(words, zero_point, dtype)
 
     def pack_words(self, words: list[Expr], zero_point: int, dtype: str) -> Expr:
         """Two vectors of int16 plus the zero point as bytes, with saturation."""
@@ -132,8 +136,9 @@ class Hvx(Isa):
 
 
 def is_native(requantize: Requantize, acc_bound: int) -> bool:
-    """Whether `Hvx` requantizes to these results: `fixed2` to 8 bits, nothing leaves int32 on the way."""
-    if requantize.rounding != "fixed2" or np.dtype(requantize.out_dtype).itemsize > 1:
+    """Whether `Hvx` requantizes to these results: `fixed2` to 8 bits, or to int16 around 0; nothing leaves int32."""
+    is_stored = requantize.out_dtype in BYTE_TYPES or (requantize.out_dtype == "int16" and requantize.zero_point == 0)
+    if requantize.rounding != "fixed2" or not is_stored:
         return False
     _, shift = multiplier_fixed2(requantize.multiplier)
     return bool(np.max(shift) <= _LARGEST_SHIFT and acc_bound < 1 << _LARGEST_SHIFT)
