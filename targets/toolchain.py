@@ -76,7 +76,13 @@ AARCH64_LINUX = Toolchain(
 
 
 def hexagon_toolchain(version: str) -> Toolchain:
-    """Of a Hexagon version, such as v66; the emulator plays v67 for the later ones, whose integer code it runs."""
+    """Of a Hexagon version, such as v66; the emulator plays v67 for the later ones, whose integer code it runs.
+
+    Clang and LLVM's tools know versions up to v73 from their release 19 on.
+    """
+    emulator = ("qemu-hexagon", *(() if version == "v66" else ("-cpu", "v67")))
+    version = min(version, "v73")
+    listing = (f"--mcpu=hexagon{version}", f"--mattr=+hvx{version},+hvx-length128b")
     flags = ("--target=hexagon-unknown-linux-musl", f"-mcpu=hexagon{version}", f"-mhvx={version}")
     freestanding = (*flags, "-mhvx-length=128b", "-ffreestanding", "-fno-builtin", "-nostdlib", "-G0", "-fuse-ld=lld")
     return Toolchain(
@@ -84,7 +90,7 @@ def hexagon_toolchain(version: str) -> Toolchain:
         compilers=tuple((clang, *freestanding) for clang in ("clang-19", "clang-20", "clang-18", "clang")),
         linkers=(),
         archivers=(("llvm-ar",), ("llvm-ar-19",), ("ar",)),
-        disassemblers=(("llvm-objdump-19",), ("llvm-objdump",)),
-        emulator=("qemu-hexagon", *(() if version == "v66" else ("-cpu", "v67"))),
+        disassemblers=(("llvm-objdump-19", *listing), ("llvm-objdump", *listing)),
+        emulator=emulator,
         runtime="hexagon",
     )

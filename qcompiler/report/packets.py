@@ -12,7 +12,6 @@ from qcompiler.bundle.emulate import EmulatedBundle
 from qcompiler.report.instructions import block_executions
 from qcompiler.report.speed import random_inputs
 from qcompiler.targets.hexagon.instructions import COUNTERS, VRMPY_MACS, Packet, hardware_loops, packets_of
-from qcompiler.targets.spec import resolve_target
 
 
 @dataclass(frozen=True)
@@ -146,8 +145,6 @@ def _executions(bundle: EmulatedBundle) -> Counter[int]:
 
 def _listing(bundle: EmulatedBundle) -> str:
     """The disassembly of the program that runs the bundle."""
-    version = resolve_target(str(bundle.manifest.target["name"])).instruction_set
     command = bundle.toolchain.find("disassembler", bundle.toolchain.disassemblers)
-    options = ["-d", "--no-show-raw-insn", f"--mcpu=hexagon{version}", f"--mattr=+hvx{version},+hvx-length128b"]
-    done = subprocess.run([*command, *options, str(bundle.program)], capture_output=True, text=True, check=True)
-    return done.stdout
+    listing = [*command, "-d", "--no-show-raw-insn", str(bundle.program)]
+    return subprocess.run(listing, capture_output=True, text=True, check=True).stdout

@@ -1,5 +1,5 @@
 /* Functions that LLVM calls on Hexagon where there is no instruction, under the names of the compiler's own library.
-   Division of float32 rounds to nearest even, as IEEE 754 asks. */
+   Division of floats rounds to nearest even, as IEEE 754 asks. */
 
 #include <stdint.h>
 
@@ -45,3 +45,63 @@ int32_t __hexagon_divsi3(int32_t a, int32_t b) { return (int32_t)__hexagon_divdi
 int32_t __hexagon_modsi3(int32_t a, int32_t b) { return (int32_t)__hexagon_moddi3(a, b); }
 uint32_t __hexagon_udivsi3(uint32_t a, uint32_t b) { return (uint32_t)__hexagon_udivdi3(a, b); }
 uint32_t __hexagon_umodsi3(uint32_t a, uint32_t b) { return (uint32_t)__hexagon_umoddi3(a, b); }
+
+enum { FRACTION = 52, BIAS = 1023, LARGEST = 2047 };
+
+static const uint64_t ONE = (uint64_t)1 << FRACTION, SIGN = (uint64_t)1 << 63;
+static const uint64_t INFINITE = (uint64_t)LARGEST << FRACTION, QUIET = (uint64_t)1 << (FRACTION - 1);
+
+/* The fraction with its leading bit, and the exponent, of the bits of a number that is neither 0 nor infinite. */
+static uint64_t unpacked(uint64_t bits, int* exponent) {
+  uint64_t fraction = bits & (ONE - 1);
+  *exponent = (int)(bits >> FRACTION & LARGEST);
+  if (*exponent) return fraction | ONE;
+  for (*exponent = 1; fraction < ONE; fraction <<= 1) --*exponent;
+  return fraction;
+}
+
+static uint64_t quotient_bits(uint64_t a, uint64_t b) {
+  uint64_t sign = (a ^ b) & SIGN, quotient = 0;
+  int exponent, divisor_exponent;
+  a &= ~SIGN;
+  b &= ~SIGN;
+  if (a > INFINITE || b > INFINITE || (a == INFINITE && b == INFINITE) || (!a && !b)) return INFINITE | QUIET;
+  if (a == INFINITE || !b) return sign | INFINITE;
+  if (!a || b == INFINITE) return sign;
+  uint64_t rest = unpacked(a, &exponent), divisor = unpacked(b, &divisor_exponent);
+  exponent += BIAS - divisor_exponent;
+  if (rest < divisor) {
+    rest <<= 1;
+    exponent--;
+  }
+  /* The leading bit, those of the fraction, two more, and whether anything remains. */
+  for (int bit = 0; bit < FRACTION + 3; bit++, rest <<= 1) {
+    quotient <<= 1;
+    if (rest >= divisor) {
+      rest -= divisor;
+      quotient |= 1;
+    }
+  }
+  quotient = quotient << 1 | (rest != 0);
+  for (; exponent < 1 && quotient > 1; exponent++) quotient = quotient >> 1 | (quotient & 1);
+  if (exponent < 1) exponent = 1;
+  uint64_t lost = quotient & 7, kept = quotient >> 3;
+  kept += lost > 4 || (lost == 4 && (kept & 1));
+  if (kept >= 2 * ONE) {
+    kept >>= 1;
+    exponent++;
+  }
+  if (exponent >= LARGEST) return sign | INFINITE;
+  return sign | (kept < ONE ? kept : ((uint64_t)exponent << FRACTION) + (kept - ONE));
+}
+
+double __hexagon_divdf3(double a, double b) {
+  union {
+    double value;
+    uint64_t bits;
+  } left = {a}, right = {b}, result = {.bits = quotient_bits(left.bits, right.bits)};
+  return result.value;
+}
+
+/* A float64 has more than twice the digits, so that rounding twice changes nothing for normal results. */
+float __hexagon_divsf3(float a, float b) { return (float)__hexagon_divdf3(a, b); }
