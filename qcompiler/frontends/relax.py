@@ -27,7 +27,8 @@ from qcompiler.exporters.onnx_export import export_onnx
 from qcompiler.frontends.onnx_graph import IR_VERSION
 from qcompiler.frontends.onnx_import import import_graph
 from qcompiler.frontends.onnx_load import normalize
-from qcompiler.frontends.relax_ops import RULES, Emitter, NotUnderstood, Value, dtype_of, require, shape_of
+from qcompiler.frontends.relax_emit import Emitter, NotUnderstood, Value, dtype_of, require, shape_of
+from qcompiler.frontends.relax_ops import RULES
 from qcompiler.frontends.relax_prims import emit_call
 from qcompiler.ir.opset import OPSET
 from qcompiler.model import Model

@@ -20,7 +20,7 @@ from tvm.s_tir import SBlockRealize
 from tvm.tirx import LE, LT, Add, And, BufferStore, Div, FloatImm, For, IntImm, Max, Min, Mul, PrimFunc, Sub, Var
 from tvm_ffi import structural_equal
 
-from qcompiler.frontends.relax_ops import Emitter, NotUnderstood, require
+from qcompiler.frontends.relax_emit import Emitter, NotUnderstood, require
 
 _BINARY = {Add: "Add", Sub: "Sub", Mul: "Mul", Div: "Div", Max: "Max", Min: "Min"}
 _UNARY = {"exp": "Exp", "erf": "Erf", "tanh": "Tanh", "sigmoid": "Sigmoid", "sqrt": "Sqrt", "log": "Log"}

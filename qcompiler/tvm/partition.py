@@ -12,7 +12,7 @@ from tvm.relax import Binding, DataflowBlock, DataflowVar, Function, SeqExpr, Te
 
 from qcompiler.errors import ModelError, QCompilerError
 from qcompiler.frontends.relax import import_function, translate
-from qcompiler.frontends.relax_ops import Emitter, NotUnderstood, require
+from qcompiler.frontends.relax_emit import Emitter, NotUnderstood, require
 from qcompiler.tvm.regions import regions, with_model
 
 

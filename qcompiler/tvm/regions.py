@@ -19,7 +19,7 @@ from tvm.relax import Function, SeqExpr, Tuple
 
 from qcompiler.calibration.data import open_calibration
 from qcompiler.errors import ModelError
-from qcompiler.frontends.relax_ops import dtype_of, shape_of
+from qcompiler.frontends.relax_emit import dtype_of, shape_of
 from qcompiler.ir.store import ConstantStore
 from qcompiler.ir.text import parse_module
 from qcompiler.model import Model
