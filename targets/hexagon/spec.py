@@ -48,13 +48,16 @@ def resolve(name: str) -> TargetSpec:
 
 
 def tvm_target(spec: TargetSpec) -> dict[str, object]:
-    """The description of the target that `tvm.target.Target` takes."""
+    """The description of the target that `tvm.target.Target` takes.
+
+    Without the vector arithmetic of floats that versions from v68 on have: it is not that of IEEE 754.
+    """
     version = spec.instruction_set
     return {
         "kind": "llvm",
         "mtriple": "hexagon-unknown-linux-musl",
         "mcpu": f"hexagon{version}",
-        "mattr": [f"+hvx{version}", "+hvx-length128b"],
+        "mattr": [f"+hvx{version}", "+hvx-length128b", "-hvx-qfloat", "-hvx-ieee-fp"],
     }
 
 

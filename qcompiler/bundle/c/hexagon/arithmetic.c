@@ -105,3 +105,36 @@ double __hexagon_divdf3(double a, double b) {
 
 /* A float64 has more than twice the digits, so that rounding twice changes nothing for normal results. */
 float __hexagon_divsf3(float a, float b) { return (float)__hexagon_divdf3(a, b); }
+
+float floorf(float x) {
+  if (!(x < 0x1p23f && x > -0x1p23f) || x == 0.0f) return x;
+  float whole = (float)(int32_t)x;
+  return whole > x ? whole - 1.0f : whole;
+}
+
+/* Rounded to nearest; the root of a float is never halfway between two. */
+float __hexagon_sqrtf(float x) {
+  union { float value; uint32_t bits; } word = {x};
+  if (x == 0.0f || word.bits == 0x7f800000u || x != x) return x;
+  if (x < 0.0f) return (x - x) / (x - x);
+  int exponent = (int)(word.bits >> 23) - 127;
+  uint64_t square = word.bits & 0x7fffffu;
+  if (exponent == -127) {
+    exponent++;
+    for (; square < 1u << 23; exponent--) square <<= 1;
+  } else {
+    square |= 1u << 23;
+  }
+  if (exponent & 1) {
+    square <<= 1;
+    exponent--;
+  }
+  square <<= 25;
+  uint64_t root = 0; /* its lowest bit is half a unit */
+  for (uint64_t bit = 1u << 24; bit; bit >>= 1)
+    if ((root | bit) * (root | bit) <= square) root |= bit;
+  word.bits = ((uint32_t)(exponent / 2 + 127) << 23) + (uint32_t)((root + 1) >> 1) - (1u << 23);
+  return word.value;
+}
+
+float sqrtf(float x) { return __hexagon_sqrtf(x); }
