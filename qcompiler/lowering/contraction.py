@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tvm.target import Target
     from tvm.tirx import PrimFunc
 
 ALLOW_CONTRACTION = "qcompiler.allow_contraction"
@@ -19,6 +20,11 @@ ALLOW_CONTRACTION = "qcompiler.allow_contraction"
 
 _FENCE = "llvm.arithmetic.fence"
 _HEXAGON_PRODUCT = "llvm.hexagon.F2.sfmpy"
+
+
+def has_fence(target: Target) -> bool:
+    """Whether LLVM lowers the fence for a target; where not, `with_scalar_products` takes its place."""
+    return not str(target.attrs["mtriple"]).startswith("hexagon")
 
 
 def forbid_contraction(func: PrimFunc) -> PrimFunc:

@@ -14,7 +14,7 @@ from tvm.target import Target
 from tvm.tirx import PrimFunc, Stmt, Var
 from tvm_ffi import StructuralKey
 
-from .contraction import forbid_contraction, with_scalar_products
+from .contraction import forbid_contraction, has_fence, with_scalar_products
 from .hoist import Scratch, hoist_allocations
 from .native import int32, int_function, pointer
 from .parallel import is_shared, keep_independent, mark_parallel, parts_of, share_of, without_marks
@@ -53,9 +53,8 @@ def lower_kernels(
         if key not in variables:
             rule = re.sub("[^0-9A-Za-z]", "_", step.kernel.rule)
             variables[key] = GlobalVar(f"{prefix}_kernel{len(variables)}_{rule}")
-    is_hexagon = str(target.attrs["mtriple"]).startswith("hexagon")
-    unfused = (lambda func: func) if is_hexagon else forbid_contraction
-    functions = {variable: unfused(key.key) for key, variable in variables.items()}
+    fenced = has_fence(target)
+    functions = {variable: forbid_contraction(key.key) if fenced else key.key for key, variable in variables.items()}
     if threads:
         functions = {variable: mark_parallel(func) for variable, func in functions.items()}
     module = tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(functions))
@@ -63,23 +62,30 @@ def lower_kernels(
     lowered = {}
     for key, variable in variables.items():
         func = keep_independent(module[variable]) if threads else without_marks(module[variable])
-        func, hoisted = hoist_allocations(with_scalar_products(func) if is_hexagon else func)
+        func, hoisted = hoist_allocations(func if fenced else with_scalar_products(func))
         native, parts = _with_pointers(func, alignment)
         lowered[key] = LoweredKernel(variable.name_hint, native, hoisted, parts)
     return [lowered[key] for key in keys]
+
+
+def opaque_blocks() -> list[Pass]:
+    """From scheduled blocks to blocks without iteration variables, around buffers no larger than they have to be."""
+    return [
+        s_tir.transform.CanonicalizeLoop(),
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.LowerMatchBuffer(),
+        s_tir.transform.StmtSimplify(),
+    ]
 
 
 def _lowering_passes() -> Pass:
     """What TVM's default pipeline does for a function that runs on a CPU, up to the calling convention."""
     return Sequential(
         [
-            s_tir.transform.CanonicalizeLoop(),
-            s_tir.transform.LowerInitBlock(),
-            s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
-            s_tir.transform.ConvertBlocksToOpaque(),
-            s_tir.transform.CompactBufferAllocation(),
-            s_tir.transform.LowerMatchBuffer(),
-            s_tir.transform.StmtSimplify(),
+            *opaque_blocks(),
             s_tir.transform.AnnotateIrregularLoop(),
             s_tir.transform.LowerOpaqueBlock(),
             tirx.transform.FlattenBuffer(),

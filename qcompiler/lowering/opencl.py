@@ -21,6 +21,7 @@ from qcompiler.targets.spec import TargetSpec
 
 from .aot import pack_weights
 from .device import RANGE_ALIGNMENT, DeviceProgram, Launch, LaunchCost, Range
+from .kernels import opaque_blocks
 from .memory import MemoryPlan, plan_memory, scratch_name
 from .native import pointer
 from .opencl_cost import choose_work_group, launch_cost
@@ -125,13 +126,7 @@ def _lowering_passes() -> Sequential:
     """From scheduled blocks to loops over flat buffers, as for a CPU, but for what would share or hoist values."""
     return Sequential(
         [
-            s_tir.transform.CanonicalizeLoop(),
-            s_tir.transform.LowerInitBlock(),
-            s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
-            s_tir.transform.ConvertBlocksToOpaque(),
-            s_tir.transform.CompactBufferAllocation(),
-            s_tir.transform.LowerMatchBuffer(),
-            s_tir.transform.StmtSimplify(),
+            *opaque_blocks(),
             s_tir.transform.LowerOpaqueBlock(),
             tirx.transform.FlattenBuffer(),
             tirx.transform.NarrowDataType(32),
