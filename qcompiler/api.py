@@ -296,6 +296,7 @@ def compile(
     embed_weights: bool = False,
     form: str = "bundle",
     threads: bool = False,
+    prefix: str = "model",
     **options: Any,
 ) -> Bundle:
     """Compiles a model to a bundle: libraries, C header, weights, manifest, IR dumps, QDQ model, report, recipe.
@@ -303,7 +304,8 @@ def compile(
     A float model, or the path of an ONNX file, is quantized first; `options` are those of `quantize`. With
     `embed_weights` the libraries hold the weights, and there is no weights.bin. With the form `tvm` the bundle also
     holds `model.tvm.so`, a Relax executable for TVM's runtime (docs/bundle.md). With `threads` the work is cut so that
-    threads can share it; how many is decided when it runs (`Bundle.set_threads`).
+    threads can share it; how many is decided when it runs (`Bundle.set_threads`). `prefix` begins all C names and
+    the libraries' names, so that several models fit into one program.
 
     Raises:
         QCompilerError: see the subclasses. Nothing is written then.
@@ -322,6 +324,7 @@ def compile(
         embed_weights=embed_weights,
         form=form,
         threads=threads,
+        prefix=prefix,
         options={"write_recipe": write_recipe, **options},
     )
 

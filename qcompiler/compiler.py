@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -58,11 +59,17 @@ def write(
     embed_weights: bool,
     form: str,
     threads: bool,
+    prefix: str,
     options: Mapping[str, Any],
 ) -> Bundle:
     """See `qcompiler.compile`."""
     if form not in FORMS:
         raise PipelineError(f"unknown format '{form}': expected {' or '.join(FORMS)}")
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", prefix):
+        raise PipelineError(
+            f"the prefix {prefix!r} cannot begin the names of C functions: expected letters, digits and underscores, "
+            "a letter first"
+        )
     spec = resolve_target(target)
     if spec.driver:
         _check_for_device(target, embed_weights, threads)
@@ -83,7 +90,7 @@ def write(
         lowering = lower(model.model, spec, progress)
         progress.step("build")
         machine = {"kind": spec.driver} if spec.driver else lowering.kernels.tvm_target(spec)
-        compiled = _build(lowering, machine, threads)
+        compiled = _build(lowering, machine, threads, prefix)
         notes = [*model.notes]
         if isinstance(compiled, DeviceProgram):
             notes += placement_notes(lowering.program, compiled)
@@ -135,14 +142,14 @@ def _check_for_device(target: str, embed_weights: bool, threads: bool) -> None:
         )
 
 
-def _build(lowering: Lowering, machine: dict[str, Any], threads: bool) -> CompiledProgram | DeviceProgram:
+def _build(lowering: Lowering, machine: dict[str, Any], threads: bool, prefix: str) -> CompiledProgram | DeviceProgram:
     if lowering.spec.driver:
         from qcompiler.lowering.opencl import build_device_program
 
-        return build_device_program(lowering.program, lowering.spec)
+        return build_device_program(lowering.program, lowering.spec, prefix=prefix)
     from qcompiler.lowering.aot import build_object
 
-    return build_object(lowering.program, machine, threads=threads)
+    return build_object(lowering.program, machine, threads=threads, prefix=prefix)
 
 
 def _export_for_tvm(

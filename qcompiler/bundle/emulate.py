@@ -70,13 +70,17 @@ class EmulatedBundle(Bundle):
         Raises:
             TargetError: the toolchain is not installed, or fails.
         """
-        source = source_text(self._source, self.manifest.prefix)
+        sources = {
+            name: source_text(file, self.manifest.prefix)
+            for name, file in (("emulated.c", self._source), ("samples.h", "samples.h"))
+        }
         key = hashlib.sha256((self.path / MANIFEST).read_bytes())
-        key.update("\0".join([source, *self.toolchain.compiler]).encode())
+        key.update("\0".join([*sources.values(), *self.toolchain.compiler]).encode())
         program = _cache() / key.hexdigest()[:32]
         if not program.exists():
             with tempfile.TemporaryDirectory(dir=program.parent) as folder:
-                (Path(folder) / "emulated.c").write_text(source, encoding="utf-8")
+                for name, source in sources.items():
+                    (Path(folder) / name).write_text(source, encoding="utf-8")
                 self._link(Path(folder) / "emulated.c", Path(folder) / "program")
                 os.replace(Path(folder) / "program", program)
         return program

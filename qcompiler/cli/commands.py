@@ -37,6 +37,7 @@ def compile_command(options: Namespace) -> None:
             embed_weights=options.embed_weights,
             form=options.format,
             threads=options.threads,
+            prefix=options.prefix,
             **quantization(options),
             dump_ir=options.dump_ir,
             progress=shown,

@@ -130,6 +130,12 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", action="store_true", help="cut the work so that several threads can share it")
     parser.add_argument(
+        "--prefix",
+        default="model",
+        metavar="NAME",
+        help="first part of all C names, for several models in one program (default: model)",
+    )
+    parser.add_argument(
         "--format", default="bundle", metavar="bundle|tvm", help="tvm: a Relax executable for TVM's runtime as well"
     )
     _dump(parser)

@@ -59,7 +59,7 @@ class _DeviceStep:
 
 
 def build_device_program(
-    program: Program, spec: TargetSpec, work_groups: Mapping[str, Size] | None = None
+    program: Program, spec: TargetSpec, work_groups: Mapping[str, Size] | None = None, *, prefix: str = "model"
 ) -> DeviceProgram:
     """The program of a device whose driver is OpenCL's.
 
@@ -95,6 +95,7 @@ def build_device_program(
         len(functions),
         ("-cl-std=CL1.2",),
         tuple(name for pattern, name in _EXTENSIONS.items() if re.search(pattern, kernels)),
+        prefix=prefix,
         costs=tuple(kernel.cost for step in steps for kernel in step.kernels),
     )
 
