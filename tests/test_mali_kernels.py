@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
-from emulated import Call
-from opencl_device import missing, program_of
-from products import UNWRITTEN, check_emulated
+from opencl_device import missing
+from products import check_emulated
 from test_arm_vector import kernels_without_products
 from test_arm_vector import test_odd_channels as check_odd_channels
 from test_host_conv import ONE, TWO, Case
@@ -125,42 +119,3 @@ def test_work_groups_follow_memory() -> None:
     x, y, z = launch.local_size
     assert x > 1
     assert x * y * z <= 64
-
-
-@pytest.mark.slow
-@needs_device
-@pytest.mark.skipif(shutil.which("oclgrind") is None, reason="needs apt-get install oclgrind")
-def test_oclgrind_finds_nothing() -> None:
-    """No invalid access and no race in the convolutions of odd shapes and in a kernel of each other kind."""
-    command = ["oclgrind", "--data-races", sys.executable, __file__]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=560, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "done" in done.stdout
-    assert not re.search(r"Invalid|race|Unaligned|Error", done.stdout + done.stderr), (done.stdout + done.stderr)[
-        -2000:
-    ]
-
-
-def run_everything() -> None:
-    """Executes the kernels on whatever OpenCL there is; results of convolutions are compared."""
-    from opencl_device import NO_DOT, run_program
-
-    from qcompiler.lowering.program import SLACK
-
-    cases = [case.build().expectation(SPEC, conv_kernel) for case in (*QUICK, *ODD[::4])]
-    calls = [Call(c.kernel, c.inputs, [np.full_like(c.expected, UNWRITTEN)]) for c in cases]
-    program, read, written = program_of(calls)
-    run_program(build_device_program(program, SPEC), read, written, NO_DOT, slack=SLACK)
-    for case, result in zip(cases, written, strict=True):
-        assert np.array_equal(result, case.expected)
-    program = program_of_kernels(kernels_without_products(SPEC))
-    buffers = [program.buffers[name] for name in (*program.inputs, *program.outputs)]
-    arrays = [np.zeros(buffer.shape, buffer.dtype) for buffer in buffers]
-    read, written = arrays[: len(program.inputs)], arrays[len(program.inputs) :]
-    run_program(build_device_program(program, SPEC), read, written, NO_DOT)
-    print("done")
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    run_everything()

@@ -32,7 +32,7 @@ def residual() -> tuple[Lowering, dict]:
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
-@pytest.mark.parametrize("options", [NO_DOT, EMULATED_DOT])
+@pytest.mark.parametrize("options", [NO_DOT, EMULATED_DOT], ids=["plain", "dot"])
 def test_program_gives_the_interpreters_integers(residual: tuple[Lowering, dict], options: tuple[str, ...]) -> None:
     lowering, feed = residual
     device = build_device_program(lowering.program, SPEC)
