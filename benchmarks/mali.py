@@ -1,6 +1,6 @@
 """Mali: each layer of a model against the least it could cost, and what TVM's own pipelines emit for the same model.
 
-    python benchmarks/mali.py [MODEL] [--calibration DATA] [--peers] [--json FILE]
+    python benchmarks/mali.py [MODEL] [--target TARGET] [--calibration DATA] [--peers] [--json FILE]
 
 MODEL is a name of the pretrained models beside the repository (default: resnet8), or a path with --calibration. The
 table of layers is that of `bench --emulate` by layer, with two ratios: operations to a fourth of the multiply-adds,
@@ -240,6 +240,7 @@ def timed(run: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="resnet8")
+    parser.add_argument("--target", default="mali")
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -250,7 +251,7 @@ def main() -> None:
         model = catalogue().MODELS[options.model]
         path, data = model.path(), model.calibration(limit=CALIBRATION_SAMPLES)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = qcompiler.compile(path, output=Path(folder) / "out", target="mali", calibration=data)
+        bundle = qcompiler.compile(path, output=Path(folder) / "out", target=options.target, calibration=data)
         rows = layers(bundle)
         print_layers(bundle, rows)
         document: dict[str, object] = {"model": options.model, "layers": [asdict(row) for row in rows]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -17,9 +18,10 @@ from qcompiler.lowering.opencl_cost import MOST_REGISTERS
 from qcompiler.lowering.program import Buffer, Kernel, Program, Step
 from qcompiler.targets.mali.conv import conv_generic, conv_kernel
 from qcompiler.targets.mali.matmul import matmul_kernel
-from qcompiler.targets.spec import resolve_target
+from qcompiler.targets.spec import TargetSpec, resolve_target
 
 SPEC = resolve_target("mali")
+WITHOUT_DOT = resolve_target("mali:g71")
 needs_device = pytest.mark.skipif(bool(missing()), reason=missing())
 INT8 = {"x_dtype": "int8", "y_dtype": "int8"}
 
@@ -62,9 +64,9 @@ def program_of_kernels(kernels: dict[str, Kernel]) -> Program:
     return program
 
 
-def conv_of(case: Case) -> Kernel:
+def conv_of(case: Case, spec: TargetSpec = SPEC) -> Kernel:
     problem = case.build()
-    return conv_kernel(problem.workload, problem.weights, problem.bias, SPEC)
+    return conv_kernel(problem.workload, problem.weights, problem.bias, spec)
 
 
 @needs_device
@@ -100,16 +102,29 @@ def test_odd_channels(dtype: str) -> None:
     check_odd_channels(SPEC, dtype)
 
 
-def test_source() -> None:
+@pytest.mark.parametrize("spec", [SPEC, WITHOUT_DOT], ids=lambda spec: spec.name)
+def test_source(spec: TargetSpec) -> None:
     """No local memory, vectors by vloadN and vstoreN alone, and registers for all work-items."""
-    found = kernels_without_products(SPEC) | {f"conv {i}": conv_of(case) for i, case in enumerate([*QUICK, *ODD])}
-    device = build_device_program(program_of_kernels(found), SPEC)
+    convolutions = {f"conv {i}": conv_of(case, spec) for i, case in enumerate([*QUICK, *ODD])}
+    device = build_device_program(program_of_kernels(kernels_without_products(spec) | convolutions), spec)
     text = device.source.partition("// Function")[2]
     assert not re.search(r"__local|barrier|0x000000ff|\([a-z]+\d+ ?\*\)", text)
     for launch, cost in zip(device.launches, device.costs, strict=True):
         assert 0 < cost.registers < MOST_REGISTERS, (launch.kernel, cost)
         assert cost.occupancy != "spills"
         assert cost.bytes_written > 0
+
+
+def test_products_without_an_instruction_take_smaller_tiles() -> None:
+    """They need registers for both operands in 32 bits, and the estimate has them."""
+    case = Case((1, 16, 16, 64), 64, (3, 3), pads=ONE, **INT8)
+    kernels = {spec.name: conv_of(case, spec) for spec in (SPEC, WITHOUT_DOT)}
+    tiles = [math.prod(map(int, kernel.rule.partition(".")[2].split("x")[:2])) for kernel in kernels.values()]
+    assert tiles[0] > tiles[1]
+    program = program_of_kernels({"conv": kernels["mali"]})
+    dot, plain = (build_device_program(program, spec).costs[0] for spec in (SPEC, WITHOUT_DOT))
+    assert dot.registers < plain.registers < MOST_REGISTERS
+    assert plain.operations > 8 * dot.operations
 
 
 def test_work_groups_follow_memory() -> None:

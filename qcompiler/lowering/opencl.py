@@ -24,7 +24,7 @@ from .device import RANGE_ALIGNMENT, DeviceProgram, Launch, LaunchCost, Range
 from .kernels import opaque_blocks
 from .memory import MemoryPlan, plan_memory, scratch_name
 from .native import pointer
-from .opencl_cost import choose_work_group, launch_cost
+from .opencl_cost import PRODUCTS, ProductCost, choose_work_group, launch_cost
 from .opencl_forms import to_opencl
 from .opencl_grid import Part, Size, parts_of_grid, spread
 from .opencl_prelude import PRELUDE, check_source
@@ -72,7 +72,7 @@ def build_device_program(
         TargetError: the source has a pattern that is known to go wrong.
     """
     program.check()
-    steps = _device_steps(program.steps, work_groups or {})
+    steps = _device_steps(program.steps, PRODUCTS[spec.instruction_set], work_groups or {})
     program = _with_temporaries(program, steps)
     weights = pack_weights(program, RANGE_ALIGNMENT)
     plan = plan_memory(program, alignment=RANGE_ALIGNMENT)
@@ -100,7 +100,7 @@ def build_device_program(
     )
 
 
-def _device_steps(steps: Sequence[Step], work_groups: Mapping[str, Size]) -> list[_DeviceStep]:
+def _device_steps(steps: Sequence[Step], products: ProductCost, work_groups: Mapping[str, Size]) -> list[_DeviceStep]:
     """The kernels of each step. Structurally equal functions are lowered once and shared."""
     keys = [StructuralKey(step.kernel.func.without_attr("global_symbol")) for step in steps]
     named: dict[StructuralKey, tvm.ir.GlobalVar] = {}
@@ -114,7 +114,7 @@ def _device_steps(steps: Sequence[Step], work_groups: Mapping[str, Size]) -> lis
     for key, step in zip(keys, steps, strict=True):
         if key not in lowered:
             try:
-                lowered[key] = _device_step(module[named[key]], named[key].name_hint, work_groups)
+                lowered[key] = _device_step(module[named[key]], named[key].name_hint, products, work_groups)
             except ValueError as error:
                 raise ModelError(
                     f"{step.location} (rule {step.kernel.rule}) has no form in OpenCL: {error}; "
@@ -145,7 +145,7 @@ WORK_GROUP = "qcompiler.work_group"
 """Attribute of a function: the size of the work-groups of its largest loop nest, as its schedule rule chose it."""
 
 
-def _device_step(func: PrimFunc, name: str, work_groups: Mapping[str, Size]) -> _DeviceStep:
+def _device_step(func: PrimFunc, name: str, products: ProductCost, work_groups: Mapping[str, Size]) -> _DeviceStep:
     parts, temporaries = parts_of_grid(func)
     known = [*func.params, *temporaries]
     largest = max(range(len(parts)), key=lambda i: prod(parts[i].extents))
@@ -159,7 +159,7 @@ def _device_step(func: PrimFunc, name: str, work_groups: Mapping[str, Size]) -> 
         local = work_groups.get(kernel) or (chosen if number == largest else None)
         local = local or choose_work_group(part.body, part.items, part.extents)
         body, grid = spread(part, local)
-        cost = launch_cost(part.body, part.extents)
+        cost = launch_cost(part.body, part.extents, products)
         kernels.append(_DeviceKernel(kernel, part, grid, local, arguments, _with_pointers(kernel, body, views), cost))
     shapes = tuple((tuple(int(n) for n in b.shape), str(b.dtype)) for b in temporaries)
     return _DeviceStep(tuple(kernels), shapes)

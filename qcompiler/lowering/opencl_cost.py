@@ -55,10 +55,27 @@ WORK_GROUP = 64
 Size = tuple[int, int, int]
 _ADDRESS = 2
 _DOTS = {"qc_dot4": 1, "qc_dot16": 4}
+"""Rows of four int8 that each multiplies by one vector."""
 _CALLS = {"exp": 6, "log": 6, "pow": 12, "sqrt": 4, "rsqrt": 4, "qc_div": 8, "qc_div2": 16, "qc_div4": 32}
 _FREE = ("as_", "(", "qc_lanes")
 _WIDE_FACTOR = 4
 """Instructions for an operation on 64 bits."""
+
+
+@dataclass(frozen=True)
+class ProductCost:
+    """What products of a vector of four int8 by rows of four take."""
+
+    once: int
+    """Operations for the vector."""
+    row: int
+    """Operations for each row."""
+    registers: int
+    """Beside operands and sums."""
+
+
+PRODUCTS = {"dot": ProductCost(once=0, row=1, registers=0), "plain": ProductCost(once=4, row=12, registers=8)}
+"""By instruction set; `plain` converts both to vectors of int32, multiplies and adds."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +95,11 @@ class _Count:
     registers: int = 0
 
 
-def launch_cost(body: Stmt, extents: Sequence[int]) -> LaunchCost:
+def launch_cost(body: Stmt, extents: Sequence[int], products: ProductCost) -> LaunchCost:
     """The cost of a kernel whose body is executed by `extents` work-items."""
     count = _Count()
     accesses: list[Access] = []
-    _Walk(count, accesses).statement(body, 1, len(extents))
+    _Walk(count, accesses, products).statement(body, 1, len(extents))
     items = prod(extents)
     read, written = (sum(a.nbytes * a.times for a in accesses if a.stores is stores) for stores in (False, True))
     registers = count.registers
@@ -93,7 +110,7 @@ def launch_cost(body: Stmt, extents: Sequence[int]) -> LaunchCost:
 def choose_work_group(body: Stmt, items: Sequence[Var], extents: Sequence[int]) -> Size:
     """The work-group with which the warps touch fewest cache lines, and the fewest work-items have nothing to do."""
     accesses: list[Access] = []
-    _Walk(_Count(), accesses).statement(body, 1, 0)
+    _Walk(_Count(), accesses, PRODUCTS["dot"]).statement(body, 1, 0)
     strides = [(_strides(access, items), access) for access in accesses]
 
     def cost(size: Size) -> float:
@@ -148,6 +165,7 @@ class _Walk:
 
     count: _Count
     accesses: list[Access]
+    products: ProductCost
 
     def statement(self, node: Stmt, times: int, live: int) -> int:
         """Counts a statement; returns the registers that it leaves taken for those behind it."""
@@ -225,8 +243,9 @@ class _Walk:
             return _registers(node) + _ADDRESS
         arguments = [a for a in node.args if isinstance(a.ty, PrimType)]
         if name in _DOTS:
-            self.count.operations += _DOTS[name] * times
-        elif not name.startswith(_FREE):
+            self.count.operations += (self.products.once + self.products.row * _DOTS[name]) * times
+            return self._together(arguments, times, _registers(node)) + self.products.registers
+        if not name.startswith(_FREE):
             self.count.operations += _CALLS.get(name, 1) * lanes_of(node) * times
         return self._together(arguments, times, _registers(node))
 

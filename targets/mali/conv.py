@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qcompiler.lowering.compute_conv import generic_conv
+from qcompiler.lowering.opencl_cost import PRODUCTS
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.tir import buffer
 from qcompiler.lowering.workload import ConvWorkload
@@ -21,7 +22,8 @@ def conv_dense(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, sp
     dense, runs = as_dense(workload, weights, QUAD)
     x = buffer("x", workload.x_shape, workload.x_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
-    return dense_kernel(dense, runs, bias, workload.requantize, x, y, "mali-conv")
+    products = PRODUCTS[spec.instruction_set]
+    return dense_kernel(dense, runs, bias, workload.requantize, x, y, "mali-conv", products)
 
 
 def conv_generic(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel:

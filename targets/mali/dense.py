@@ -17,7 +17,7 @@ from itertools import product
 import numpy as np
 from tvm import tirx
 
-from qcompiler.lowering.opencl_cost import LINE_BYTES, WARP
+from qcompiler.lowering.opencl_cost import LINE_BYTES, MOST_REGISTERS, WARP, ProductCost
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.requantize import requantize_constants, requantize_expression
 from qcompiler.lowering.schedule_generic import piece_start
@@ -60,6 +60,7 @@ class DenseTile:
     depth: int
     across: int
     """Work-items of a warp along the channels."""
+    products: ProductCost
 
     @property
     def channels(self) -> int:
@@ -68,21 +69,22 @@ class DenseTile:
     @property
     def registers(self) -> int:
         """Accumulators, loaded activations and weights, and an address for each pixel."""
-        return self.pixels * (self.channels + self.depth // QUAD + 1) + self.channels + _OTHER_REGISTERS
+        tile = self.pixels * (self.channels + self.depth // QUAD + 1) + self.channels
+        return tile + self.products.registers + _OTHER_REGISTERS
 
 
-def tiles_of(dense: Dense) -> list[DenseTile]:
+def tiles_of(dense: Dense, cost: ProductCost) -> list[DenseTile]:
     """The tiles that fit the registers, those with the fewest estimated cycles first."""
     whole = dense.run >= max(_DEPTHS)
     tiles = [
-        DenseTile(pixels, vectors, depth, across)
+        DenseTile(pixels, vectors, depth, across, cost)
         for pixels, vectors, depth, across in product(_PIXELS, _VECTORS, _DEPTHS, (1, 2, 4, 8, 16))
         if pixels <= dense.grid[2]
         and (vectors == 1 or dense.channels > QUAD)
         and (whole or depth == QUAD)
         and across <= -(-dense.channels // (vectors * QUAD))
     ]
-    fitting = [tile for tile in tiles if tile.registers < 64]
+    fitting = [tile for tile in tiles if tile.registers < MOST_REGISTERS]
     return sorted(fitting, key=lambda tile: (_cycles(dense, tile), tile.registers, -tile.across))
 
 
@@ -93,7 +95,7 @@ def _cycles(dense: Dense, tile: DenseTile) -> float:
     items = images * height * -(-width // tile.pixels) * blocks * dense.groups
     along = WARP // tile.across
     quads = dense.taps[0] * dense.taps[1] * -(-dense.run // QUAD)
-    products = quads * tile.pixels * tile.channels
+    products = quads * tile.pixels * (tile.products.once * tile.vectors + tile.products.row * tile.channels)
     span = dense.x_steps[2] * tile.pixels
     pixel_lines = max(1.0, along * min(LINE_BYTES, span) / LINE_BYTES)
     loads = quads * QUAD / tile.depth * tile.pixels * pixel_lines
@@ -106,10 +108,17 @@ def _cycles(dense: Dense, tile: DenseTile) -> float:
 
 
 def dense_kernel(
-    dense: Dense, runs: np.ndarray, bias: np.ndarray, requantize: Requantize, x: Buffer, y: Buffer, rule: str
+    dense: Dense,
+    runs: np.ndarray,
+    bias: np.ndarray,
+    requantize: Requantize,
+    x: Buffer,
+    y: Buffer,
+    rule: str,
+    products: ProductCost,
 ) -> Kernel:
     """The kernel for weights `[group, channel, tap row, tap column, run]` and int32 `bias` `[group * channel]`."""
-    tile = tiles_of(dense)[0]
+    tile = tiles_of(dense, products)[0]
     blocks = channel_blocks(dense.channels, tile.vectors, QUAD)
     constants = (
         _packed(runs, blocks.channels),

@@ -9,6 +9,7 @@ import numpy as np
 
 from qcompiler.arithmetic.grouped import effective_weights
 from qcompiler.lowering.compute_conv import generic_matmul
+from qcompiler.lowering.opencl_cost import PRODUCTS
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.tir import buffer
 from qcompiler.lowering.workload import MatmulWorkload
@@ -32,7 +33,8 @@ def matmul_constant(
     a = buffer("a", workload.a_shape, workload.a_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
     columns = centred.astype(np.int8).T[None, :, None, None, :]
-    return dense_kernel(dense_of(workload), columns, start, workload.requantize, a, y, "mali-matmul")
+    products = PRODUCTS[spec.instruction_set]
+    return dense_kernel(dense_of(workload), columns, start, workload.requantize, a, y, "mali-matmul", products)
 
 
 def matmul_generic(workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec) -> Kernel:

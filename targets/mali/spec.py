@@ -1,9 +1,9 @@
 """The Mali targets: `mali` is any GPU with OpenCL 1.2, others name a GPU.
 
 Instruction sets: `dot` has products of four int8 in one instruction: Mali-G76, all GPUs of the Valhall architecture and
-its successors. The generic target writes its products in the same form, and the prelude of its source takes the
-instruction where the device has it. Source: Arm's public pages of these GPUs and its OpenCL developer guide
-(101574_0302).
+its successors. `plain` has none: the earlier GPUs of the Bifrost architecture. All write their products in the same
+form, and the prelude of the source takes the instruction where the device has it; the instruction set decides how much
+one work-item computes. Source: Arm's public pages of these GPUs and its OpenCL developer guide (101574_0302).
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ _GENERIC = TargetSpec(
     driver="opencl",
 )
 _WITH_DOT = ("g57", "g68", "g76", "g77", "g78", "g610", "g710", "g715", "g720")
+_WITHOUT_DOT = ("g51", "g71", "g72")
 _SPECS = {
     "mali": _GENERIC,
     **{f"mali:{gpu}": replace(_GENERIC, name=f"mali:{gpu}") for gpu in _WITH_DOT},
+    **{f"mali:{gpu}": replace(_GENERIC, name=f"mali:{gpu}", instruction_set="plain") for gpu in _WITHOUT_DOT},
 }
 
 
