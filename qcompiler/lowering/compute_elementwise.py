@@ -7,6 +7,7 @@ alone. An operand that is a numpy array becomes a constant of the kernel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from tvm import tirx
@@ -19,10 +20,11 @@ from qcompiler.lowering.schedule_generic import (
     Strided,
     broadcast,
     schedule_elementwise,
+    schedule_move,
     target_rule,
     whole_vectors,
 )
-from qcompiler.lowering.tir import Buffer, Expr, int32, load, shuffle, splat, vector
+from qcompiler.lowering.tir import Buffer, Expr, Tile, buffer, int32, load, shuffle, splat, vector
 from qcompiler.lowering.view import View
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.spec import TargetSpec
@@ -69,7 +71,32 @@ def quantize_kernel(
         stored = bits - splat(_MAGIC_BITS, "int32", lanes) + zero.astype(vector("int32", lanes))
         return stored.astype(vector(y.dtype, lanes))
 
+    if axis is None and (vectors := target_rule(spec, "quantize", y.dtype, scale, zero_point, limits)) is not None:
+        problem = Elementwise(y.shape, (source,), builder.output(y), body, 1)
+        if tiles := _by_whole_vectors(builder, problem, x, *vectors):
+            return builder.kernel("quantize", tiles)
+        builder.outputs.clear()
     return _elementwise(builder, "quantize", y, [source, scales, zero_points], body, lanes=builder.float_lanes)
+
+
+def _by_whole_vectors(
+    builder: KernelBuilder, problem: Elementwise, x: View, lanes: int, body: Callable[[list[Expr], int], Expr]
+) -> list[Tile]:
+    """Tiles that compute vectors of `lanes` elements of the only operand, `x`, and then move them to their places.
+
+    Without the second step where the elements lie in the same order; no tiles where there are too few.
+    """
+    if (tile := whole_vectors(problem, lanes, body)) is not None:
+        return [tile]
+    if not x.contiguous or x.size < lanes:
+        return []
+    (source,), output = problem.inputs, problem.output
+    kept = Strided(buffer("kept", (x.size,), str(output.buffer.dtype)), 0, (1,))
+    computed = Elementwise((x.size,), (replace(source, origin=0, strides=(1,)),), kept, body, lanes)
+    moved = replace(problem, inputs=(replace(source, buffer=kept.buffer),), body=lambda v, _: v[0], lanes=lanes)
+    builder.scratch.append(kept.buffer)
+    tile = whole_vectors(computed, lanes, body)
+    return [tile, schedule_move(moved, builder.spec)] if tile else []
 
 
 def dequantize_kernel(

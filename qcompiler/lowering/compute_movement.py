@@ -18,6 +18,7 @@ from qcompiler.lowering.schedule_generic import (
     Selector,
     Strided,
     schedule_elementwise,
+    schedule_move,
 )
 from qcompiler.lowering.tir import Tile, buffer, splat
 from qcompiler.lowering.view import View, row_major
@@ -134,7 +135,7 @@ def resize_kernel(x: View, y: View, rows: np.ndarray, columns: np.ndarray, spec:
 def _move(builder: KernelBuilder, extents: Sequence[int], source: Strided, target: Strided) -> Tile:
     lanes = builder.lanes(str(target.buffer.dtype))
     problem = Elementwise(tuple(extents), (source,), target, lambda operands, _: operands[0], lanes)
-    return schedule_elementwise(problem, builder.spec)
+    return schedule_move(problem, builder.spec)
 
 
 def _border(

@@ -287,6 +287,11 @@ def schedule_elementwise(problem: Elementwise, spec: TargetSpec) -> Tile:
     return next(filter(None, (rule(merged) for rule in rules)))
 
 
+def schedule_move(problem: Elementwise, spec: TargetSpec) -> Tile:
+    """`schedule_elementwise` of a problem whose one operand is its result; the target's own rule comes first."""
+    return target_rule(spec, "move", problem.merged()) or schedule_elementwise(problem, spec)
+
+
 def target_rule(spec: TargetSpec, op: str, *arguments: Any) -> Any:
     """What the target's own rule for an op returns, None without one or where it does not apply.
 

@@ -16,6 +16,8 @@ from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.epilogue import clamped
 from qcompiler.targets.cpu.isa import isa_of
 from qcompiler.targets.hexagon.isa import BYTES, LANES, halves, hvx, is_native, pairs_of_words
+from qcompiler.targets.hexagon.movement import move_planes
+from qcompiler.targets.hexagon.quantize import quantize_words
 from qcompiler.targets.spec import TargetSpec
 
 Body = Callable[[list[Expr], int], Expr]
@@ -103,7 +105,7 @@ def mul_words(
     return BYTES, body
 
 
-RULES = {"lut": lut_tables, "add": add_pairs, "mul": mul_words}
+RULES = {"lut": lut_tables, "add": add_pairs, "mul": mul_words, "quantize": quantize_words, "move": move_planes}
 
 
 def _number(value: int) -> Expr:
