@@ -21,6 +21,7 @@ from qcompiler.lowering.program import SLACK, Buffer, Program, Step
 from qcompiler.targets.spec import TargetSpec
 
 NO_DOT = ("-DQCOMPILER_NO_DOT",)
+EMULATED_HALF = "-DQCOMPILER_EMULATE_HALF"
 EMULATED_DOT = ("-DQCOMPILER_EMULATE_DOT",)
 INSTALL = "apt-get install pocl-opencl-icd ocl-icd-libopencl1 and pip install pyopencl"
 
@@ -66,7 +67,7 @@ def run_program(
 
     queue = _queue()
     context, flags = queue.context, cl.mem_flags
-    built = cl.Program(context, device.source).build([*device.build_options, *options], cache_dir=False)
+    built = cl.Program(context, device.source).build([*device.build_options, EMULATED_HALF, *options], cache_dir=False)
     kernels = {name: cl.Kernel(built, name) for name in {launch.kernel for launch in device.launches}}
     plan = device.trace_plan if trace else device.plan
     arena = cl.Buffer(context, flags.READ_WRITE, max(plan.arena_bytes, 256))

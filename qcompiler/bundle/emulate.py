@@ -31,6 +31,9 @@ OPENCL_INSTALL = "apt-get install pocl-opencl-icd ocl-icd-libopencl1"
 _NO_DEVICE = (11, 12)
 """Exit codes of `c/opencl/emulated.c`: ten more than the driver's MODEL_NO_LIBRARY and MODEL_NO_DEVICE."""
 
+_EMULATED_HALF = "-DQCOMPILER_EMULATE_HALF"
+"""Lets a device without float16 do it by float32, with the same results."""
+
 _BATCH_BYTES = 64 << 20
 """A process gets as many samples as keep its files below this size."""
 
@@ -184,7 +187,7 @@ class DeviceBundle(EmulatedBundle):
         link_driver(source, self.path, program, self.toolchain)
 
     def _call_emulator(self, mode: Mode, repeats: int, files: Sequence[str], options: Sequence[str]) -> None:
-        further = " ".join([*self.build_options, *options])
+        further = " ".join([_EMULATED_HALF, *self.build_options, *options])
         compiled = f"{self.program}.{hashlib.sha256(further.encode()).hexdigest()[:16]}"
         arguments = [mode, str(repeats), str(self.path / KERNELS), str(self.path / WEIGHTS), *files, compiled, further]
         done = subprocess.run([str(self.program), *arguments], capture_output=True, text=True, check=False)

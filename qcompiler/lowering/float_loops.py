@@ -258,11 +258,14 @@ SINGLE = 0
 
 
 def emit_single(nest: Nest) -> Stmt:
-    """Plain loops over the results; each is summed up, or otherwise reduced, in a register of its own."""
+    """Plain loops over the results; each is summed up, or otherwise reduced, in a register of its own.
+
+    Neighbours that are computed in float16 stand in vectors of four or two, as their registers hold two.
+    """
     nest = fuse_axes(simplify(nest))
     update = _split_update(nest) if nest.reduction else None
     if update is None:
-        return _scalar(nest)
+        return _pairs(nest) or _scalar(nest)
     operator, operand = update
     total = tirx.decl_buffer((1,), str(nest.buffer.dtype), "total", scope="local")
     own = BufferLoad(total, [index(0)])
@@ -274,6 +277,14 @@ def emit_single(nest: Nest) -> Stmt:
         BufferStore(nest.buffer, own, [nest.offset]),
     ]
     return serial(nest.spatial, sequence(body))
+
+
+def _pairs(nest: Nest) -> Stmt | None:
+    """Vectors of float16 that cover the last axis."""
+    if nest.reduction or not nest.spatial or not _computes_in_float16(nest.value):
+        return None
+    lanes = next((n for n in (4, 2) if nest.spatial[-1].extent % n == 0), None)
+    return None if lanes is None else _elementwise(nest, lanes)
 
 
 def _computes_in_float16(value: Expr) -> bool:

@@ -25,16 +25,15 @@ from .kernels import opaque_blocks
 from .memory import MemoryPlan, plan_memory, scratch_name
 from .native import pointer
 from .opencl_cost import PRODUCTS, ProductCost, choose_work_group, launch_cost
-from .opencl_forms import to_opencl
+from .opencl_forms import HALF, in_memory, to_opencl
 from .opencl_grid import Part, Size, parts_of_grid, spread
-from .opencl_prelude import PRELUDE, check_source
+from .opencl_prelude import EXTENSIONS, check_source, prelude_of
 from .parallel import owners_of
 from .program import SLACK, Program, Step
 
 _DEVICE_CALL = 2
 """TVM's calling convention of functions that a device launches (kDeviceKernelLaunch)."""
 _OPENCL = {"kind": "opencl", "device": "mali", "max_num_threads": 256, "thread_warp_size": 16}
-_EXTENSIONS = {r"\bhalf\d*\b": "cl_khr_fp16"}
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,14 @@ def build_device_program(
             arguments = tuple(ranges[i] for i in kernel.arguments)
             launches.append(Launch(kernel.name, number, arguments, kernel.grid, kernel.local, kernel.part.serial))
     return DeviceProgram(
-        PRELUDE + "\n" + kernels,
+        prelude_of(kernels) + kernels,
         tuple(launches),
         weights,
         plan,
         trace_plan,
         len(functions),
         ("-cl-std=CL1.2",),
-        tuple(name for pattern, name in _EXTENSIONS.items() if re.search(pattern, kernels)),
+        tuple(name for name, pattern in EXTENSIONS.items() if re.search(pattern, kernels)),
         prefix=prefix,
         costs=tuple(kernel.cost for step in steps for kernel in step.kernels),
     )
@@ -155,7 +154,9 @@ def _device_step(func: PrimFunc, name: str, products: ProductCost, work_groups: 
         kernel = f"{name}_{number}" if len(parts) > 1 else name
         arguments = tuple(i for i, buffer in enumerate(known) if buffer in part.buffers)
         views = {known[i]: _flat(known[i]) for i in arguments}
-        part = replace(part, body=_rewritten(func, part.body, views))
+        halves = {v: tirx.decl_buffer(v.shape, in_memory(HALF), v.name) for v in views.values() if v.dtype == HALF}
+        part = replace(part, body=_rewritten(func, part.body, views, halves))
+        views = {buffer: halves.get(view, view) for buffer, view in views.items()}
         local = work_groups.get(kernel) or (chosen if number == largest else None)
         local = local or choose_work_group(part.body, part.items, part.extents)
         body, grid = spread(part, local)
@@ -165,15 +166,15 @@ def _device_step(func: PrimFunc, name: str, products: ProductCost, work_groups: 
     return _DeviceStep(tuple(kernels), shapes)
 
 
-def _rewritten(func: PrimFunc, body: Stmt, views: Mapping[Var, Var]) -> Stmt:
+def _rewritten(func: PrimFunc, body: Stmt, views: Mapping[Var, Var], halves: Mapping[Var, Var]) -> Stmt:
     """The body of a kernel in the forms of OpenCL on flat `views` of its buffers."""
     body = _renamed(_with_private_temporaries(body), _views_of(func, views))
-    return to_opencl(PrimFunc([], body, attrs=func.attrs))
+    return to_opencl(PrimFunc([], body, attrs=func.attrs), halves)
 
 
 def _with_pointers(name: str, body: Stmt, views: Mapping[Var, Var]) -> PrimFunc:
     """A kernel whose parameters are pointers to the views."""
-    names = [pointer(f"{buffer.name}_pointer", str(buffer.dtype)) for buffer in views]
+    names = [pointer(f"{view.name}_pointer", str(view.dtype)) for view in views.values()]
     declared = [DeclBuffer(view, data=data) for view, data in zip(views.values(), names, strict=True)]
     made = PrimFunc(names, tirx.SeqStmt([*declared, body]))
     for key, value in {

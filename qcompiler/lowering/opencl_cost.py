@@ -57,6 +57,9 @@ _ADDRESS = 2
 _DOTS = {"qc_dot4": 1, "qc_dot16": 4}
 """Rows of four int8 that each multiplies by one vector."""
 _CALLS = {"exp": 6, "log": 6, "pow": 12, "sqrt": 4, "rsqrt": 4, "qc_div": 8, "qc_div2": 16, "qc_div4": 32}
+_CALLS |= {"qc_half_div": 20, "qc_half_div2": 20, "qc_half_div4": 20}
+_IN_PAIRS = "qc_half_"
+"""Arithmetic on float16, two of them in a register."""
 _FREE = ("as_", "(", "qc_lanes")
 _WIDE_FACTOR = 4
 """Instructions for an operation on 64 bits."""
@@ -246,7 +249,8 @@ class _Walk:
             self.count.operations += (self.products.once + self.products.row * _DOTS[name]) * times
             return self._together(arguments, times, _registers(node)) + self.products.registers
         if not name.startswith(_FREE):
-            self.count.operations += _CALLS.get(name, 1) * lanes_of(node) * times
+            lanes = ceil(lanes_of(node) / 2) if name.startswith(_IN_PAIRS) else lanes_of(node)
+            self.count.operations += _CALLS.get(name, 1) * lanes * times
         return self._together(arguments, times, _registers(node))
 
     def _together(self, operands: Sequence[Expr], times: int, result: int) -> int:

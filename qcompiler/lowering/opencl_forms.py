@@ -5,12 +5,15 @@ multiple of its lanes into arithmetic on scalars (apache/tvm#5464), prints float
 shuffles in a syntax that is not OpenCL C, and leaves the result of max(NaN, x) open. Vectors in memory are accessed by
 `vloadN` and `vstoreN`, which ask for the alignment of one element alone; float constants are given by their bits.
 
+float16 becomes uint16, its bits, and what is done with it calls of the functions in `opencl_prelude`: so a device that
+cannot compute in it can still read and write it. Only sums, products and the like are computed in float16.
+
 Arithmetic is done in vectors of up to four lanes, as a work-item's registers are scalars of 32 bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from tvm import tirx
@@ -49,6 +52,7 @@ _ARITHMETIC_LANES = 4
 _MOVED_LANES = 16
 """Most lanes of a vector that is only copied."""
 _LANES = (16, 8, 4, 2, 1)
+_LAZY = "prim.if_then_else"
 _BINARY = tuple(
     getattr(tirx, name)
     for name in (
@@ -80,6 +84,9 @@ _LIBRARY = {
     )
 }
 """OpenCL's names of functions of the C library."""
+HALF = "float16"
+_IN_HALF = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Max": "max", "Min": "min"}
+"""Operations that the prelude has for float16."""
 _REDUCTIONS: dict[str, Callable[[Expr, Expr], Expr]] = {
     "llvm.vector.reduce.add": lambda a, b: a + b,
     "llvm.vector.reduce.umax": tirx.max,
@@ -92,16 +99,24 @@ _REDUCTIONS: dict[str, Callable[[Expr, Expr], Expr]] = {
 def type_name(dtype: str, lanes: int = 1) -> str:
     """OpenCL's name of a type."""
     names = {"int8": "char", "uint8": "uchar", "int16": "short", "uint16": "ushort", "int32": "int", "uint32": "uint"}
-    names |= {"int64": "long", "uint64": "ulong", "float32": "float", "float16": "half", "bool": "char"}
+    names |= {"int64": "long", "uint64": "ulong", "float32": "float", "bool": "char"}
     return names[dtype] + (str(lanes) if lanes > 1 else "")
 
 
-def to_opencl(func: tirx.PrimFunc) -> Stmt:
+def to_opencl(func: tirx.PrimFunc, halves: Mapping[Var, Var]) -> Stmt:
     """The body of a function after `tirx.transform.VectorizeLoop`, in the forms above.
 
-    Raises ValueError for an instruction that has none.
+    Args:
+        halves: for each float16 buffer in memory the buffer of uint16 that takes its place.
+
+    Raises ValueError for an instruction that has no such form.
     """
-    return _Rewriter(func.body, exact=not func.attrs.get(ALLOW_CONTRACTION)).statement(func.body)
+    return _Rewriter(func.body, halves, exact=not func.attrs.get(ALLOW_CONTRACTION)).statement(func.body)
+
+
+def in_memory(dtype: str) -> str:
+    """The type of a buffer in the forms above."""
+    return "uint16" if dtype == HALF else dtype
 
 
 def lanes_of(value: Expr) -> int:
@@ -124,14 +139,15 @@ def _int32(value: int) -> Expr:
 class _Rewriter:
     """Rewrites one function; `exact` divides float32 with the rounding of IEEE 754."""
 
-    def __init__(self, body: Stmt, *, exact: bool) -> None:
+    def __init__(self, body: Stmt, halves: Mapping[Var, Var], *, exact: bool) -> None:
         self.exact = exact
+        self.halves = dict(halves)
         self.private: dict[Var, Var] = {}
         """What takes the place of temporaries: arrays of vectors where all accesses are whole vectors, else scalars."""
         for buffer, lanes in _private_widths(body).items():
             size = -(-int(np.prod([int(n) for n in buffer.shape])) // lanes)
             self.private[buffer] = tirx.decl_buffer(
-                (size,), _vector(str(buffer.dtype), lanes), buffer.name, scope="local"
+                (size,), _vector(in_memory(str(buffer.dtype)), lanes), buffer.name, scope="local"
             )
 
     # ----------------------------------------------------------------------------------------- statements
@@ -147,7 +163,9 @@ class _Rewriter:
             other = None if node.else_case is None else self.statement(node.else_case)
             return IfThenElse(self.whole(node.condition), self.statement(node.then_case), other)
         if isinstance(node, Bind):
-            return Bind(node.var, self.whole(node.value))
+            if scalar_type(node.value) == HALF:
+                self.halves[node.var] = Var(node.var.name, _vector(in_memory(HALF), lanes_of(node.value)))
+            return Bind(self.halves.get(node.var, node.var), self.whole(node.value))
         if isinstance(node, BufferStore):
             return self._store(node)
         if isinstance(node, Evaluate):
@@ -163,8 +181,9 @@ class _Rewriter:
         lanes = lanes_of(node.value)
         if (private := self.private.get(node.buffer)) is not None:
             return self._keep(node, private)
+        memory = self.halves.get(node.buffer, node.buffer)
         if lanes == 1:
-            return BufferStore(node.buffer, self.whole(node.value), [self.whole(index)])
+            return BufferStore(memory, self.whole(node.value), [self.whole(index)])
         contiguous = isinstance(index, Ramp) and _is_one(index.stride)
         moved = isinstance(node.value, TensorLoad | Broadcast)
         is_bool = scalar_type(node.value) == "bool"
@@ -180,9 +199,9 @@ class _Rewriter:
         for (start, n), value in zip(pieces, values, strict=True):
             place = self.piece(index, start, 1)
             if n == 1:
-                stores.append(BufferStore(node.buffer, value, [place]))
+                stores.append(BufferStore(memory, value, [place]))
             else:
-                address = tirx.address_of(BufferLoad(node.buffer, [place]))
+                address = tirx.address_of(BufferLoad(memory, [place]))
                 stores.append(Evaluate(tirx.call_extern("void", f"vstore{n}", value, _int32(0), address)))
         return _joined([*bound, *stores])
 
@@ -233,7 +252,7 @@ class _Rewriter:
         """Lanes `start` to `start + n` of a value."""
         lanes = lanes_of(node)
         if isinstance(node, IntImm | Var) and (start, n) == (0, lanes):
-            return node
+            return self.halves.get(node, node) if isinstance(node, Var) else node
         if isinstance(node, FloatImm):
             return _float_constant(float(node.value), scalar_type(node))
         if isinstance(node, TensorLoad):
@@ -247,6 +266,8 @@ class _Rewriter:
         if isinstance(node, Shuffle):
             return self._shuffle(node, start, n)
         if isinstance(node, Cast):
+            if HALF in (scalar_type(node), scalar_type(node.value)):
+                return self._converted(node, start, n)
             if n > 1 and scalar_type(node.value) == "bool":  # true is -1 in a vector of OpenCL, and 1 in a scalar
                 return _packed([self.piece(node, start + i, 1) for i in range(n)])
             return self.piece(node.value, start, n).astype(_vector(scalar_type(node), n))
@@ -260,8 +281,23 @@ class _Rewriter:
             return self._call(node, start, n)
         raise ValueError(f"lanes {start} to {start + n} of a {type(node).__name__} have no form in OpenCL")
 
+    def _converted(self, node: Cast, start: int, n: int) -> Expr:
+        """A conversion from or to float16, by way of float32."""
+        value = self.piece(node.value, start, n)
+        if scalar_type(node.value) == HALF:
+            value = _from_half(value)
+        elif scalar_type(node.value) != "float32":
+            value = self.piece(Cast(_vector("float32", lanes_of(node.value)), node.value), start, n)
+        if scalar_type(node) == HALF:
+            return _to_half(value)
+        return value if scalar_type(node) == "float32" else value.astype(_vector(scalar_type(node), n))
+
     def _binary(self, node: Expr, a: Expr, b: Expr) -> Expr:
         is_float = node.a.ty.dtype.is_float
+        if scalar_type(node.a) == HALF:
+            if (name := _IN_HALF.get(type(node).__name__)) is not None:
+                return tirx.call_pure_extern(str(a.ty.dtype), f"qc_half_{name}{_suffix(lanes_of(a))}", a, b)
+            a, b = _from_half(a), _from_half(b)
         if isinstance(node, Max | Min) and is_float:
             name = "fmax" if isinstance(node, Max) else "fmin"
             return tirx.call_pure_extern(str(a.ty.dtype), name, a, b)
@@ -271,19 +307,20 @@ class _Rewriter:
 
     def _load(self, node: TensorLoad, start: int, n: int) -> Expr:
         (index,) = node.indices
+        memory = self.halves.get(node.source, node.source)
         if (private := self.private.get(node.source)) is not None:
             if lanes_of(index) > 1 and not (isinstance(index, Ramp) and _is_one(index.stride)):
                 return _packed([BufferLoad(private, [self.piece(index, start + i, 1)]) for i in range(n)])
             return self._kept(private, index, start, n)
         if lanes_of(index) == 1:
-            return BufferLoad(node.source, [self.whole(index)])
+            return BufferLoad(memory, [self.whole(index)])
         if n > 1 and isinstance(index, Ramp) and _is_one(index.stride):
             if n not in _LANES:
                 return _packed([self._load(node, start + i, 1) for i in range(n)])
-            address = tirx.address_of(BufferLoad(node.source, [self.piece(index, start, 1)]))
-            kind = _vector(scalar_type(node), n)
+            address = tirx.address_of(BufferLoad(memory, [self.piece(index, start, 1)]))
+            kind = _vector(in_memory(scalar_type(node)), n)
             return tirx.call_pure_extern(kind, f"vload{n}", _int32(0), address)
-        return _packed([BufferLoad(node.source, [self.piece(index, start + i, 1)]) for i in range(n)])
+        return _packed([BufferLoad(memory, [self.piece(index, start + i, 1)]) for i in range(n)])
 
     def _shuffle(self, node: Shuffle, start: int, n: int) -> Expr:
         widths = [lanes_of(v) for v in node.vectors]
@@ -324,9 +361,15 @@ class _Rewriter:
                 text = getattr(argument, "value", None)
                 arguments.append(StringImm(_LIBRARY[text]) if position == 0 and text in _LIBRARY else argument)
             else:
-                arguments.append(self.piece(argument, start, n) if lanes_of(argument) > 1 else self.whole(argument))
-        kind = PrimType(_vector(scalar_type(node), n)) if isinstance(node.ty, PrimType) else node.ty
-        return Call(node.op, arguments, node.attrs, node.ty_args, ret_ty=kind)
+                value = self.piece(argument, start, n) if lanes_of(argument) > 1 else self.whole(argument)
+                arguments.append(_from_half(value) if scalar_type(argument) == HALF and name != _LAZY else value)
+        if not isinstance(node.ty, PrimType):
+            return Call(node.op, arguments, node.attrs, node.ty_args, ret_ty=node.ty)
+        dtype = scalar_type(node)
+        if dtype == HALF:  # functions are those of float32, rounded
+            dtype = in_memory(HALF) if name == _LAZY else "float32"
+        call = Call(node.op, arguments, node.attrs, node.ty_args, ret_ty=PrimType(_vector(dtype, n)))
+        return _to_half(call) if scalar_type(node) == HALF and name != _LAZY else call
 
     def _llvm(self, node: Call, start: int, n: int) -> Expr:
         name = str(llvm_get_intrinsic_name(int(node.args[0])))
@@ -339,7 +382,7 @@ class _Rewriter:
         return total
 
     def _reinterpret(self, node: Call, start: int, n: int) -> Expr:
-        value, kind = node.args[0], scalar_type(node)
+        value, kind = node.args[0], in_memory(scalar_type(node))
         if lanes_of(value) == lanes_of(node):
             source = self.piece(value, start, n)
         elif lanes_of(node) == n:
@@ -418,8 +461,22 @@ def _private_widths(body: Stmt) -> dict[Var, int]:
 def _float_constant(value: float, dtype: str) -> Expr:
     if dtype == "float64":
         raise ValueError("devices have no float64")
-    bits = np.float16(value).view(np.uint16) if dtype == "float16" else np.float32(value).view(np.uint32)
-    return tirx.call_pure_extern(dtype, f"as_{type_name(dtype)}", tirx.const(int(bits), str(bits.dtype)))
+    if dtype == HALF:
+        return tirx.const(int(np.float16(value).view(np.uint16)), in_memory(HALF))
+    bits = int(np.float32(value).view(np.uint32))
+    return tirx.call_pure_extern(dtype, f"as_{type_name(dtype)}", tirx.const(bits, "uint32"))
+
+
+def _from_half(value: Expr) -> Expr:
+    """float32 for the bits of float16."""
+    n = lanes_of(value)
+    return tirx.call_pure_extern(_vector("float32", n), f"qc_from_half{_suffix(n)}", value)
+
+
+def _to_half(value: Expr) -> Expr:
+    """The bits of the nearest float16."""
+    n = lanes_of(value)
+    return tirx.call_pure_extern(_vector(in_memory(HALF), n), f"qc_to_half{_suffix(n)}", value)
 
 
 def _is_one(stride: Expr) -> bool:

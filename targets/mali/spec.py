@@ -22,7 +22,7 @@ _GENERIC = TargetSpec(
     narrow_weights=False,
     weight_zero_point_cost=2.0,
     constant_rhs_only=False,
-    float16=False,
+    float16=True,
     driver="opencl",
 )
 _WITH_DOT = ("g57", "g68", "g76", "g77", "g78", "g610", "g710", "g715", "g720")

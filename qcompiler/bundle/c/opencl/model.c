@@ -97,12 +97,17 @@ static int lists(const char* names, const char* name) {
   return 0;
 }
 
-static int32_t check_extensions(model_instance* m) {
+/* Whether an option of the compiler makes the kernels do without an extension. */
+static int is_emulated(const char* extension, const char* options) {
+  return options && !strcmp(extension, "cl_khr_fp16") && lists(options, "-DQCOMPILER_EMULATE_HALF");
+}
+
+static int32_t check_extensions(model_instance* m, const char* options) {
   static const char* const needed[] = {MODEL_EXTENSIONS NULL};
   char* known = device_text(m, DEVICE_EXTENSIONS);
   int32_t status = MODEL_OK;
   for (int i = 0; needed[i] && !status; i++)
-    if (!known || !lists(known, needed[i]))
+    if ((!known || !lists(known, needed[i])) && !is_emulated(needed[i], options))
       status = fail(m, MODEL_UNSUPPORTED, "%s lacks the extension %s, which the kernels need: compile the model for another target",
                     m->statistics.device, needed[i]);
   free(known);
@@ -116,7 +121,7 @@ static int32_t fail_property(model_instance* m, uint32_t name) {
   return fail(m, MODEL_DEVICE_ERROR, "%s does not tell its property 0x%x", m->statistics.device, name);
 }
 
-static int32_t check_device(model_instance* m) {
+static int32_t check_device(model_instance* m, const char* options) {
   const char* device = m->statistics.device;
   uint32_t has_compiler, align_bits;
   uint64_t rounding, most;
@@ -136,7 +141,7 @@ static int32_t check_device(model_instance* m) {
   if (wanted > most)
     return fail(m, MODEL_OUT_OF_MEMORY, "%s allows buffers of %llu bytes, the model needs one of %llu", device,
                 (unsigned long long)most, (unsigned long long)wanted);
-  return check_extensions(m);
+  return check_extensions(m, options);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- program */
@@ -312,7 +317,7 @@ static int32_t start(model_instance* m, const model_options* options) {
   char* name = device_text(m, DEVICE_NAME);
   snprintf(m->statistics.device, sizeof m->statistics.device, "%s", name ? name : "a device without a name");
   free(name);
-  CHECK(check_device(m));
+  CHECK(check_device(m, options->build_options));
   int32_t error = 0;
   const intptr_t properties[] = {CONTEXT_PLATFORM, (intptr_t)m->platform, 0};
   m->context = m->cl.clCreateContext(properties, 1, &m->device, NULL, NULL, &error);
