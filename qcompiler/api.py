@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from qcompiler.bundle import Bundle
     from qcompiler.calibration.cache import SavedCalibration
-    from qcompiler.lowering.work_groups import WorkGroups
 
 Path_ = str | os.PathLike[str]
 Calibration = Path_ | Iterable[Mapping[str, np.ndarray]]
@@ -298,7 +297,6 @@ def compile(
     form: str = "bundle",
     threads: bool = False,
     prefix: str = "model",
-    work_groups: WorkGroups | None = None,
     **options: Any,
 ) -> Bundle:
     """Compiles a model to a bundle: libraries, C header, weights, manifest, IR dumps, QDQ model, report, recipe.
@@ -307,8 +305,7 @@ def compile(
     `embed_weights` the libraries hold the weights, and there is no weights.bin. With the form `tvm` the bundle also
     holds `model.tvm.so`, a Relax executable for TVM's runtime (docs/bundle.md). With `threads` the work is cut so that
     threads can share it; how many is decided when it runs (`Bundle.set_threads`). `prefix` begins all C names and
-    the libraries' names, so that several models fit into one program. `work_groups` are sizes by kernel, or a JSON file
-    of them, for a GPU (docs/mali.md).
+    the libraries' names, so that several models fit into one program.
 
     Raises:
         QCompilerError: see the subclasses. Nothing is written then.
@@ -328,7 +325,6 @@ def compile(
         form=form,
         threads=threads,
         prefix=prefix,
-        work_groups=work_groups,
         options={"write_recipe": write_recipe, **options},
     )
 

@@ -35,7 +35,6 @@ from qcompiler.ir.values import (
 from qcompiler.lowering.aot import CompiledProgram
 from qcompiler.lowering.device import DeviceProgram
 from qcompiler.lowering.lower import Lowering, lower
-from qcompiler.lowering.work_groups import Size, WorkGroups, read_work_groups
 from qcompiler.model import Model
 from qcompiler.passes.plan_layout import channels_last
 from qcompiler.pipeline import Progress
@@ -61,7 +60,6 @@ def write(
     form: str,
     threads: bool,
     prefix: str,
-    work_groups: WorkGroups | None,
     options: Mapping[str, Any],
 ) -> Bundle:
     """See `qcompiler.compile`."""
@@ -75,9 +73,6 @@ def write(
     spec = resolve_target(target)
     if spec.driver:
         _check_for_device(target, embed_weights, threads)
-    elif work_groups is not None:
-        raise PipelineError(f"{target} has no work-groups, as GPUs have; leave out --work-groups (work_groups)")
-    sizes = {} if work_groups is None else read_work_groups(work_groups)
     with tempfile.TemporaryDirectory() as scratch:
         dumps = dump_ir or Path(scratch) / "ir"
         if not isinstance(model, Quantized):
@@ -95,7 +90,7 @@ def write(
         lowering = lower(model.model, spec, progress)
         progress.step("build")
         machine = {"kind": spec.driver} if spec.driver else lowering.kernels.tvm_target(spec)
-        compiled = _build(lowering, machine, threads, prefix, sizes)
+        compiled = _build(lowering, machine, threads, prefix)
         notes = [*model.notes]
         if isinstance(compiled, DeviceProgram):
             notes += placement_notes(lowering.program, compiled)
@@ -147,13 +142,11 @@ def _check_for_device(target: str, embed_weights: bool, threads: bool) -> None:
         )
 
 
-def _build(
-    lowering: Lowering, machine: dict[str, Any], threads: bool, prefix: str, work_groups: Mapping[str, Size]
-) -> CompiledProgram | DeviceProgram:
+def _build(lowering: Lowering, machine: dict[str, Any], threads: bool, prefix: str) -> CompiledProgram | DeviceProgram:
     if lowering.spec.driver:
         from qcompiler.lowering.opencl import build_device_program
 
-        return build_device_program(lowering.program, lowering.spec, work_groups, prefix=prefix)
+        return build_device_program(lowering.program, lowering.spec, prefix=prefix)
     from qcompiler.lowering.aot import build_object
 
     return build_object(lowering.program, machine, threads=threads, prefix=prefix)

@@ -38,7 +38,6 @@ def compile_command(options: Namespace) -> None:
             form=options.format,
             threads=options.threads,
             prefix=options.prefix,
-            work_groups=options.work_groups,
             **quantization(options),
             dump_ir=options.dump_ir,
             progress=shown,

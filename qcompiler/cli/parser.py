@@ -136,9 +136,6 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         help="first part of all C names, for several models in one program (default: model)",
     )
     parser.add_argument(
-        "--work-groups", type=Path, metavar="FILE.json", help="for GPUs: sizes of work-groups by kernel, from tuning"
-    )
-    parser.add_argument(
         "--format", default="bundle", metavar="bundle|tvm", help="tvm: a Relax executable for TVM's runtime as well"
     )
     _dump(parser)

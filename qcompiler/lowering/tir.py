@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tvm
 from tvm import tirx
-from tvm.ir import Range, StringImm
+from tvm.ir import Range
 from tvm.s_tir import SBlock, SBlockRealize, Schedule
 from tvm.s_tir.schedule import LoopRV
 from tvm.target.codegen import llvm_lookup_intrinsic_id
@@ -89,8 +89,7 @@ def block(statements: list[Stmt]) -> Stmt:
 class Tile:
     """A loop nest around one opaque block, as a list of these makes a kernel.
 
-    `body` gets one variable for each entry of `loops` (name to extent, in nest order). `definitions` is LLVM IR of
-    functions that it calls by `tirx.call_extern`; they become part of the calling code.
+    `body` gets one variable for each entry of `loops` (name to extent, in nest order).
     """
 
     name: str
@@ -99,7 +98,6 @@ class Tile:
     reads: Sequence[Buffer]
     writes: Sequence[Buffer]
     temporaries: list[Buffer] = field(default_factory=list)
-    definitions: str = ""
 
     def local(self, lanes: int, dtype: str) -> Buffer:
         """A temporary that lives in a register if it is always accessed as a whole."""
@@ -109,15 +107,12 @@ class Tile:
 
     def statement(self) -> Stmt:
         axes = [_axis(name, extent, tirx.IterVar.DataPar) for name, extent in self.loops.items()]
-        body = block(self.body(*[axis.var for axis in axes]))
-        if self.definitions:
-            body = tirx.AttrStmt(int32(0), "pragma_import_llvm", StringImm(self.definitions), body)
         inner = SBlock(
             axes,
             [_whole(buffer) for buffer in self.reads],
             [_whole(buffer) for buffer in self.writes],
             self.name,
-            body,
+            block(self.body(*[axis.var for axis in axes])),
             alloc_buffers=self.temporaries,
         )
         return _nest(self.loops, inner)

@@ -39,7 +39,7 @@ from qcompiler.lowering.tir import (
     shuffle,
 )
 from qcompiler.lowering.workload import Requantize
-from qcompiler.targets.cpu.epilogue import Epilogue, start_of
+from qcompiler.targets.cpu.epilogue import Epilogue, Target, start_of
 from qcompiler.targets.cpu.isa import Isa, product_isas_of
 from qcompiler.targets.cpu.products import Products
 from qcompiler.targets.spec import TargetSpec
@@ -210,6 +210,12 @@ def dense_tile(
     weight_bytes = math.prod(int(extent) for extent in weights.shape)
     prefetched = prefetch_step(loops["h"] * loops["w"], step_bytes, weight_bytes) if isa.prefetches else 0
 
+    def hidden(h: Expr, w: Expr, vector: int) -> Expr:
+        """0, for an index of elements of which a vector has so many."""
+        if zero is None:
+            return int32(0)
+        return ((h + w) & load(zero, 0)) * (vector if isa.hides_parameters else 1)
+
     def body(n: Expr, h: Expr, w: Expr, c: Expr) -> list[Stmt]:
         row = tile_start(h, tile.rows, height)
         column = tile_start(w, tile.columns, width)
@@ -219,10 +225,11 @@ def dense_tile(
         channel = tile_start(inner, blocks.span, dense.channels) + group * dense.channels
         y_base = _dot(dense.y_steps, (n, row, column)) + (channel + dense.y_origin)
         pixels = list(product(range(tile.rows), range(tile.columns)))
+        apart = hidden(h, w, isa.lanes) if isa.hides_parameters else int32(0)
         products = Products.of(result, isa, x, dense.x_dtype, tile.pixels, tile.vectors)
 
         def initial(group: int, vector: int) -> Expr:
-            value = load(bias, packed * block_lanes + vector * isa.lanes, isa.lanes)
+            value = load(bias, packed * block_lanes + vector * isa.lanes + apart, isa.lanes)
             if row_terms is None:
                 return value
             image = n if dense.x_steps[0] else int32(0)
@@ -242,8 +249,7 @@ def dense_tile(
                 following = (packed + 1) * block_bytes + ahead
                 statements.append(prefetch(weights, tirx.min(following, int32(weight_bytes - 1))))
             offsets = [source + (i * dense.x_steps[1] + j * dense.x_steps[2]) for i, j in pixels]
-            hidden = int32(0) if zero is None else (h + w) & load(zero, 0)
-            place = packed * block_bytes + flat * step_bytes + hidden
+            place = packed * block_bytes + flat * step_bytes + hidden(h, w, isa.bytes)
             return statements + products.add(offsets, weights, place, count)
 
         def run(tap_row: Expr, tap_column: Expr) -> list[Stmt]:
@@ -262,8 +268,13 @@ def dense_tile(
             ),
             "tap_row",
         )
-        outputs = [y_base + (i * dense.y_steps[1] + j * dense.y_steps[2]) for i, j in pixels]
-        parts = products.parts(c * block_lanes, outputs, blocks.starts, blocks.lanes)
+        outputs = []
+        for number, (i, j) in enumerate(pixels):
+            # Only whole vectors are stored across pixels.
+            position = (i, j * dense.y_steps[2]) if isa.stores_whole else (number, 0)
+            outputs.append(Target(y_base + (i * dense.y_steps[1] + j * dense.y_steps[2]), position))
+        statements += products.finish()
+        parts = products.parts(c * block_lanes + apart, outputs, blocks.starts, blocks.lanes)
         return statements + epilogue.store(result, y, parts)
 
     reads = [x, weights, bias, *epilogue.parameters, *([] if row_terms is None else [row_terms])]
@@ -330,7 +341,7 @@ def constant_kernel(
     start = start_of(isa, requantize, acc_bound)
     shifted = bias + start - isa.bias_offset(dense.x_dtype) * sums
     constants = (packed, *packed_parameters(shifted, requantize, dense.groups, isa.spread(blocks.channels)))
-    hides = isa.hides_weights(dense.steps(isa.depth))
+    hides = isa.hides_constants(tile.pixels, tile.vectors, dense.steps(isa.depth))
     constants = (*constants, np.zeros(1, np.int32)) if hides else constants
     buffers = constant_buffers(constants)
     parameters, zero = (buffers[2:-1], buffers[-1]) if hides else (buffers[2:], None)

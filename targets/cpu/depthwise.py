@@ -81,9 +81,8 @@ def conv_depthwise(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray
         "w": -(-workload.ow // columns),
         "g": count,
     }
-    reads = [x, weight_buffer, bias_buffer, *parameters]
-    tile = Tile("tile", loops, body, reads, [y], definitions=isa.definitions)
-    schedule = function([*reads, y], [tile])
+    tile = Tile("tile", loops, body, [x, weight_buffer, bias_buffer, *parameters], [y])
+    schedule = function([x, weight_buffer, bias_buffer, *parameters, y], [tile])
     reorder(schedule, "tile", "nhwg" if packed.nbytes <= isa.kept_weights else "nghw")
     return Kernel(
         schedule.mod["main"],

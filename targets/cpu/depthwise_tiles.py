@@ -10,7 +10,6 @@ product.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,23 +47,11 @@ class DepthwiseTile(ABC):
 
     @property
     def uses(self) -> dict[int, list[tuple[int, int]]]:
-        """Input rows below the tile's first one to the (output row, kernel row) pairs that use them.
-
-        Kernel rows that an earlier input row has used come first.
-        """
+        """Input rows below the tile's first one to the (output row, kernel row) pairs that use them."""
         workload, uses = self.workload, {}
         for o, kh in product(range(self.rows), range(workload.kh)):
             uses.setdefault(o * workload.strides[0] + kh * workload.dilations[0], []).append((o, kh))
-        return {row: sorted(uses[row], key=lambda use: use[1]) for row in sorted(uses)}
-
-    @property
-    def reused(self) -> int:
-        """Most kernel rows that were used and will be again, from one input row to the next."""
-        users: dict[int, list[int]] = {}
-        for row, outputs in self.uses.items():
-            for _, kh in outputs:
-                users.setdefault(kh, []).append(row)
-        return max(sum(rows[0] <= row < rows[-1] for rows in users.values()) for row in self.uses)
+        return dict(sorted(uses.items()))
 
     def tap(self, column: int, pixel: int) -> int | None:
         """The tap that a pixel is for an output column; None if the column does not see it."""
@@ -95,39 +82,11 @@ class DepthwiseTile(ABC):
     def pack(self, weights: np.ndarray) -> np.ndarray:
         """Weights `[group, vector, lane, KH, KW]` in the order in which the tile reads them, group by group."""
 
-    @property
     @abstractmethod
-    def registers(self) -> int:
-        """Vectors that a tile needs at once: accumulators, input, and weights as they are read."""
-
-    @property
-    @abstractmethod
-    def weight_vectors(self) -> int:
-        """Vectors of weights of one kernel row."""
-
     def products(
         self, tile: Tile, x: Buffer, source: Expr, weights: Buffer, group: Expr, accumulators: Accumulators
     ) -> list[Stmt]:
-        """Adds all products to the accumulators, one input row after the other.
-
-        LLVM would load several rows first, and keep weights for the next rows where there is no register for them.
-        """
-        isa = self.isa
-        first = group * math.prod(map(int, weights.shape[1:]))
-        keeps = self.registers + self.reused * self.weight_vectors <= isa.registers
-        statements: list[Stmt] = []
-        for row in self.uses:
-            place = tile.local(1, "int32")
-            statements.append(store(place, 0, first if keeps else isa.hidden(first)))
-            statements += self.row_products(tile, x, source, row, weights, load(place, 0), accumulators)
-            statements += [store(a, 0, isa.in_order(load(a, 0, isa.lanes)), isa.lanes) for a in accumulators.values()]
-        return statements
-
-    @abstractmethod
-    def row_products(
-        self, tile: Tile, x: Buffer, source: Expr, row: int, weights: Buffer, place: Expr, accumulators: Accumulators
-    ) -> list[Stmt]:
-        """Adds the products of an input row; the group's weights start at `place`."""
+        """Adds all products to the accumulators."""
 
 
 @dataclass(frozen=True)
@@ -140,25 +99,17 @@ class Interleaved(DepthwiseTile):
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """(column, quad) where the output column sees a pixel of the quad, quad by quad."""
+        """(column, quad) where the output column sees a pixel of the quad."""
         columns, quads = range(self.columns), range(self.quads)
         return [
             (column, quad)
-            for quad, column in product(quads, columns)
+            for column, quad in product(columns, quads)
             if any(self.tap(column, quad * QUAD + j) is not None for j in range(QUAD))
         ]
 
     @property
     def input_vectors(self) -> int:
         return len(self.uses) * self.quads * QUAD
-
-    @property
-    def registers(self) -> int:
-        return PARTS * self.rows * self.columns + 2 * PARTS
-
-    @property
-    def weight_vectors(self) -> int:
-        return PARTS * len(self.pairs)
 
     @property
     def fits(self) -> bool:
@@ -186,20 +137,23 @@ class Interleaved(DepthwiseTile):
         # [group, vector, lane, kernel row, pair, 4] to [group, kernel row, pair, vector, lane, 4]
         return np.ascontiguousarray(self.isa.arrange(taps.transpose(0, 3, 4, 1, 2, 5)))
 
-    def row_products(
-        self, tile: Tile, x: Buffer, source: Expr, row: int, weights: Buffer, place: Expr, accumulators: Accumulators
+    def products(
+        self, tile: Tile, x: Buffer, source: Expr, weights: Buffer, group: Expr, accumulators: Accumulators
     ) -> list[Stmt]:
         isa, dtype, size = self.isa, self.workload.x_dtype, self.isa.bytes
+        pairs = self.pairs
         statements: list[Stmt] = []
-        for quad in range(self.quads):
-            numbers = [min(quad * QUAD + j, self.pixels - 1) for j in range(QUAD)]
-            halves, vectors = ([tile.local(size, dtype) for _ in range(PARTS)] for _ in range(2))
-            statements += _interleave(isa, [self.pixel(x, source, row, number) for number in numbers], halves, vectors)
-            pairs = [(i, p) for i, (p, seen) in enumerate(self.pairs) if seen == quad]
-            for (o, kh), (i, p), v in product(self.uses[row], pairs, range(PARTS)):
+        interleaved = [[tile.local(size, dtype) for _ in range(PARTS)] for _ in range(self.quads)]
+        halves = [tile.local(size, dtype) for _ in range(PARTS)]
+        for row, outputs in self.uses.items():
+            for quad, vectors in enumerate(interleaved):
+                numbers = [min(quad * QUAD + j, self.pixels - 1) for j in range(QUAD)]
+                pixels = [self.pixel(x, source, row, number) for number in numbers]
+                statements += _interleave(isa, pixels, halves, vectors)
+            for (o, kh), (i, (p, quad)), v in product(outputs, enumerate(pairs), range(PARTS)):
                 acc = accumulators[o, p, v]
-                operand = isa.operand(load(vectors[v], 0, size), dtype)
-                offset = place + (kh * self.weight_vectors + i * PARTS + v) * size
+                operand = isa.operand(load(interleaved[quad][v], 0, size), dtype)
+                offset = (((group * self.workload.kh + kh) * len(pairs) + i) * PARTS + v) * size
                 statements.append(store(acc, 0, isa.dot(load(acc, 0, isa.lanes), operand, weights, offset), isa.lanes))
         return statements
 
@@ -213,17 +167,9 @@ class Widened(DepthwiseTile):
         return len(self.uses) * self.pixels
 
     @property
-    def registers(self) -> int:
-        window = min((self.columns - 1) * self.stride + 1, self.pixels)
-        return PARTS * self.rows * self.columns + 2 * window + 5
-
-    @property
-    def weight_vectors(self) -> int:
-        return 2 * self.workload.kw
-
-    @property
     def fits(self) -> bool:
-        return self.registers <= self.isa.registers
+        words = 2 * (self.pixels + 1)
+        return PARTS * self.rows * self.columns + words <= self.isa.registers
 
     @property
     def cycles(self) -> float:
@@ -235,35 +181,29 @@ class Widened(DepthwiseTile):
         # [group, vector, lane, kernel row, tap] to [group, kernel row, tap, vector, lane]
         return np.ascontiguousarray(weights.transpose(0, 3, 4, 1, 2)).astype(np.int16)
 
-    def row_products(
-        self, tile: Tile, x: Buffer, source: Expr, row: int, weights: Buffer, place: Expr, accumulators: Accumulators
+    def products(
+        self, tile: Tile, x: Buffer, source: Expr, weights: Buffer, group: Expr, accumulators: Accumulators
     ) -> list[Stmt]:
         isa, workload, half = self.isa, self.workload, self.isa.bytes // 2
-        words: dict[int, list[Buffer]] = {}
+        words = [[tile.local(half, "int16") for _ in range(2)] for _ in range(self.pixels)]
         statements: list[Stmt] = []
-        for kw in range(workload.kw):
-            for number in (p * self.stride + kw for p in range(self.columns)):
-                if number not in words:
-                    words[number] = [tile.local(half, "int16") for _ in range(2)]
-                    statements += self._widen(tile, self.pixel(x, source, row, number), words[number])
-            for (o, kh), v, p in product(self.uses[row], range(PARTS), range(self.columns)):
-                offset = place + (kh * self.weight_vectors + kw * 2 + v // 2) * half
+        for row, outputs in self.uses.items():
+            for number, parts in enumerate(words):
+                if all(self.tap(p, number) is None for p in range(self.columns)):
+                    continue
+                whole = tile.local(isa.bytes, workload.x_dtype)
+                statements.append(store(whole, 0, self.pixel(x, source, row, number), isa.bytes))
+                for i, part in enumerate(parts):
+                    narrow = shuffle([load(whole, 0, isa.bytes)], range(i * half, (i + 1) * half))
+                    statements.append(store(part, 0, narrow.astype(f"int16x{half}"), half))
+            for (o, kh), kw, v, p in product(outputs, range(workload.kw), range(PARTS), range(self.columns)):
+                offset = (((group * workload.kh + kh) * workload.kw + kw) * 2 + v // 2) * half
                 lanes = range(v % 2 * isa.lanes, (v % 2 + 1) * isa.lanes)
                 operand = shuffle([load(words[p * self.stride + kw][v // 2], 0, half)], lanes)
                 weight = shuffle([load(weights, offset, half)], lanes)
                 acc = accumulators[o, p, v]
                 value = load(acc, 0, isa.lanes) + isa.multiply_words(operand, weight)
                 statements.append(store(acc, 0, value, isa.lanes))
-        return statements
-
-    def _widen(self, tile: Tile, pixel: Expr, words: list[Buffer]) -> list[Stmt]:
-        """The halves of a pixel's bytes in `words`."""
-        size = self.isa.bytes
-        whole, half = tile.local(size, self.workload.x_dtype), size // 2
-        statements = [store(whole, 0, pixel, size)]
-        for i, part in enumerate(words):
-            narrow = shuffle([load(whole, 0, size)], range(i * half, (i + 1) * half))
-            statements.append(store(part, 0, narrow.astype(f"int16x{half}"), half))
         return statements
 
 

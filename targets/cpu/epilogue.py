@@ -36,7 +36,12 @@ class Target:
     output: Expr
     """Offset in the output's buffer."""
     position: tuple[int, int]
-    """Any key of the output's row, and the element in it: parts that touch are stored together."""
+    """The output's row in the tile and the element in it, for all parts from one element on: those that touch are
+    stored together."""
+
+    def after(self, elements: int) -> Target:
+        row, first = self.position
+        return Target(self.output + elements, (row, first + elements))
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ class Epilogue:
 
     def store(self, tile: Tile, output: Buffer, parts: Sequence[Part]) -> list[Stmt]:
         """Requantizes and stores `parts`, neighbouring ones together."""
+        if self.isa.stores_whole:
+            return self._store_whole(tile, output, parts)
         statements = []
         size, pixels = self.isa.bytes, self.isa.pixels
         for first in range(0, len(parts), PARTS * pixels):
@@ -144,6 +151,33 @@ class Epilogue:
                 statements.append(store(output, group[run[0]].targets[pixel].output, piece, lanes))
         return statements
 
+    def _store_whole(self, tile: Tile, output: Buffer, parts: Sequence[Part]) -> list[Stmt]:
+        """As `store`, by vectors that end with what touches in the output and may overlap, wherever they fit."""
+        size, statements, narrowed = self.isa.bytes, [], []
+        places: dict[tuple[int, int], tuple[int, Expr]] = {}
+        for first in range(0, len(parts), PARTS):
+            group = parts[first : first + PARTS]
+            narrowed.append(tile.local(size, self.requantize.out_dtype))
+            value = self.stored([(part.accumulator, part.parameter) for part in group])
+            statements.append(store(narrowed[-1], 0, value, size))
+            for i, part in enumerate(group):
+                row, element = part.targets[0].position
+                for lane in range(part.lanes):
+                    place = (first // PARTS * size + self.isa.place_of(i, lane), part.targets[0].output + lane)
+                    places.setdefault((row, element + lane), place)
+        for run in _touching(sorted(places)):
+            length = min(size, len(run))
+            for first in sorted({*range(0, len(run) - length + 1, length), len(run) - length}):
+                found = [places[position] for position in run[first : first + length]]
+                pieces = [
+                    (load(narrowed[place // size], 0, size), place % size, count)
+                    for place, count in _consecutive([place for place, _ in found], size)
+                ]
+                whole = self.isa.join(pieces)
+                piece = whole if length == size else shuffle([whole], range(length))
+                statements.append(store(output, found[0][1], piece, length))
+        return statements
+
 
 def start_of(isa: Isa, requantize: Requantize, acc_bound: int) -> int:
     """What to add to the first value of every accumulator, for the conversion to float32 that is cheapest.
@@ -164,6 +198,29 @@ def _runs(parts: Sequence[Part]) -> list[list[int]]:
             runs[-1].append(i)
         else:
             runs.append([i])
+    return runs
+
+
+def _touching(positions: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Sorted (row, element) cut where one element does not follow the one before it."""
+    runs: list[list[tuple[int, int]]] = []
+    for row, element in positions:
+        if runs and runs[-1][-1] == (row, element - 1):
+            runs[-1].append((row, element))
+        else:
+            runs.append([(row, element)])
+    return runs
+
+
+def _consecutive(places: Sequence[int], size: int) -> list[tuple[int, int]]:
+    """First place and number of those that follow each other, within one of the vectors of `size`."""
+    runs: list[tuple[int, int]] = []
+    for place in places:
+        first, count = runs[-1] if runs else (place, -1)
+        if place == first + count and place % size:
+            runs[-1] = (first, count + 1)
+        else:
+            runs.append((place, 1))
     return runs
 
 

@@ -27,7 +27,7 @@ from qcompiler.targets.cpu.dense import (
     stripe_of,
     tile_start,
 )
-from qcompiler.targets.cpu.epilogue import STORED, Epilogue, start_of
+from qcompiler.targets.cpu.epilogue import STORED, Epilogue, Target, start_of
 from qcompiler.targets.cpu.isa import Isa, product_isas_of
 from qcompiler.targets.cpu.matmul import dense_of
 from qcompiler.targets.cpu.products import Products
@@ -105,6 +105,7 @@ def _tile(
                 statements += loop(loads, lambda i: step(tap, i * isa.together, isa.together), "dots")
             if last:
                 statements += step(tap, int32(loads * isa.together), last)
+            statements += sums.finish()
             for v, total, acc in both:
                 factor = load(factors, (tap * count + c) * block_lanes + v * lanes, lanes)
                 statements.append(store(total, 0, load(total, 0, lanes) + load(acc, 0, lanes) * factor, lanes))
@@ -116,7 +117,7 @@ def _tile(
         if rest:
             statements += group(int32(whole), -(-rest // isa.depth))
         channel = tile_start(c, blocks.span, dense.channels)
-        outputs = [(row + j) * dense.channels + channel for j in range(tile.columns)]
+        outputs = [Target((row + j) * dense.channels + channel, (j, 0)) for j in range(tile.columns)]
         parts = sums.parts(c * block_lanes, outputs, blocks.starts, blocks.lanes, totals)
         return statements + epilogue.store(result, y, parts)
 

@@ -8,6 +8,7 @@ gains `sum_{j<4} x[i, j] * w[i, j]`. All forms are exact.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -16,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from tvm import tirx
 
-from qcompiler.lowering.tir import Buffer, Expr, shuffle
+from qcompiler.lowering.tir import Buffer, Expr, load, shuffle
 from qcompiler.targets.spec import TargetSpec
 
 QUAD = 4
@@ -56,14 +57,18 @@ class Isa(ABC):
     """Vectors of a right-hand side that are packed together at run time."""
     prefetches: ClassVar[bool] = True
     """Whether fetching the next block of weights ahead pays."""
+    hides_parameters: ClassVar[bool] = False
+    """Whether `hides_constants` speaks of bias and parameters too, not of weights alone."""
+    stores_whole: ClassVar[bool] = False
+    """Whether storing less than a whole vector is dear."""
     adds_magic: ClassVar[bool] = False
     """Whether small products are rounded by adding 1.5 * 2^23, which leaves an int16 in the low half of a lane."""
     rounds_twice: ClassVar[bool] = False
     """Whether there are instructions for the `fixed2` form of requantize: `requantize_twice`."""
     multiplies_words: ClassVar[bool] = False
     """Whether depthwise convolutions gain by `multiply_words` instead of `dot`."""
-    definitions: ClassVar[str] = ""
-    """LLVM IR of the functions that `hidden` and `in_order` call, for `Tile.definitions`."""
+    weight_offset: ClassVar[int] = 0
+    """What `arrange` adds to every weight; results then hold so many sums of activations more, see `add_sum`."""
     kept_weights: ClassVar[int] = 8 * 1024
     """Most bytes of depthwise weights to read again for every pixel, instead of the pixels again for every vector."""
 
@@ -103,20 +108,12 @@ class Isa(ABC):
         """Estimated cycles of a tile beside its dot products: loop control, addresses, requantizing and storing."""
         return -(-accumulators // 4) * 4 * 2.0 + accumulators + 12.0
 
-    def hides_weights(self, steps: int) -> bool:
-        """Whether LLVM has to be kept from loading the weights of all tiles at once.
+    def hides_constants(self, pixels: int, vectors: int, steps: int) -> bool:
+        """Whether LLVM has to be kept from loading the constants of all tiles at once.
 
         It moves loads of an unrolled loop in front of the loops around it, and then spills them.
         """
         return False
-
-    def hidden(self, value: Expr) -> Expr:
-        """An int32 of which LLVM does not know that it is `value`, so what is loaded there is loaded anew."""
-        return value
-
-    def in_order(self, acc: Expr) -> Expr:
-        """`lanes` int32 as they are; LLVM moves no load from one side of this to the other."""
-        return acc
 
     def broadcast(self, quad: Expr) -> Expr:
         """Four bytes repeated in every lane."""
@@ -155,13 +152,25 @@ class Isa(ABC):
         """Elements and type of each vector that `kept` gives; none if they need no register of their own."""
         return []
 
+    def fetch(self, x: Buffer, offset: Expr, count: int) -> list[Expr]:
+        """The activations of `count` (at most `together`) dot products of one pixel; up to 15 bytes more are read."""
+        return [load(x, offset, self.depth * self.together)]
+
     def kept(self, x: list[Expr], dtype: str) -> list[Expr]:
-        """What `dots` of the instruction read: made of `depth * together` loaded bytes of each of its pixels."""
+        """What `dots` of the instruction read: made of what `fetch` gives for each of its pixels."""
         return x
 
     def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
         """The left operand of the dot product number `index` (below `together`) of what was `kept`."""
         return self.operand(self.broadcast(kept[0]), dtype)
+
+    def add_sum(self, total: Expr, kept: list[Expr]) -> Expr:
+        """`total`, an int64, plus the activations in what is `kept`; only where there is a `weight_offset`."""
+        raise NotImplementedError
+
+    def less_sum(self, acc: Expr, total: Expr) -> Expr:
+        """`acc` less `weight_offset` times the activations that `total` holds."""
+        raise NotImplementedError
 
     def multiply_words(self, a: Expr, b: Expr) -> Expr:
         """The products of `lanes` int16 as int32; only where the instruction set `multiplies_words`."""
@@ -185,6 +194,13 @@ class Isa(ABC):
         The sums of int16 must fit int32; those of 8-bit types may lie anywhere. With `halves` (where the
         instruction set `adds_magic`) only the low halves of the lanes count, as int16.
         """
+
+    def join(self, pieces: Sequence[tuple[Expr, int, int]]) -> Expr:
+        """Stored integers (vectors that `narrow` gives, first element, number) in a row, filled up with anything."""
+        size = self.bytes
+        order = [i * size + first + j for i, (_, first, count) in enumerate(pieces) for j in range(count)]
+        order += [0] * (size - len(order))
+        return shuffle([vector for vector, _, _ in pieces], order)
 
     @abstractmethod
     def place_of(self, part: int, lane: int) -> int:

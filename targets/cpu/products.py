@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from tvm import tirx
+
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, load, store
 from qcompiler.targets.cpu.epilogue import Part, Target
 from qcompiler.targets.cpu.isa import Isa
@@ -25,13 +27,16 @@ class Products:
     accumulators: Sequence[Sequence[Buffer]]
     kept: Sequence[Sequence[Buffer]]
     """Empty where activations are not loaded `together`."""
+    sums: Sequence[Buffer]
+    """The sum of the activations of each group, where weights are stored with a `weight_offset`."""
 
     @staticmethod
     def of(tile: Tile, isa: Isa, x: Buffer, dtype: str, pixels: int, vectors: int) -> Products:
         groups = range(pixels // isa.pixels)
         accumulators = [[tile.local(isa.lanes, "int32") for _ in range(vectors)] for _ in groups]
         kept = [[tile.local(*kind) for kind in isa.registers_of(dtype)] for _ in groups]
-        return Products(isa, x, dtype, accumulators, kept)
+        sums = [tile.local(1, "int64") for _ in groups] if isa.weight_offset else []
+        return Products(isa, x, dtype, accumulators, kept, sums)
 
     @property
     def vectors(self) -> int:
@@ -45,9 +50,21 @@ class Products:
     def start(self, value: Callable[[int, int], Expr]) -> list[Stmt]:
         """Sets every accumulator to `value(group, vector)`."""
         return [
-            store(acc, 0, value(g, v), self.isa.lanes)
-            for g, line in enumerate(self.accumulators)
-            for v, acc in enumerate(line)
+            *(
+                store(acc, 0, value(g, v), self.isa.lanes)
+                for g, line in enumerate(self.accumulators)
+                for v, acc in enumerate(line)
+            ),
+            *(store(total, 0, tirx.const(0, "int64")) for total in self.sums),
+        ]
+
+    def finish(self) -> list[Stmt]:
+        """Takes off the accumulators what the weights' offset has added."""
+        isa = self.isa
+        return [
+            store(acc, 0, isa.less_sum(load(acc, 0, isa.lanes), load(total, 0)), isa.lanes)
+            for line, total in zip(self.accumulators, self.sums, strict=False)
+            for acc in line
         ]
 
     def add(self, offsets: Sequence[Expr], weights: Buffer, weight: Expr, count: int) -> list[Stmt]:
@@ -56,17 +73,19 @@ class Products:
         Their weights start at `weight`: `[dot product][vector]` of `Isa.bytes`.
         """
         isa = self.isa
-        size = isa.depth * isa.together
         statements: list[Stmt] = []
         operands: list[list[Expr]] = []
         for group in range(len(self.accumulators)):
             first = group * isa.pixels
-            loaded = [load(self.x, offset, size) for offset in offsets[first : first + isa.pixels]]
-            values = isa.kept(loaded, self.dtype)
+            pixels = offsets[first : first + isa.pixels]
+            values = isa.kept([loaded for o in pixels for loaded in isa.fetch(self.x, o, count)], self.dtype)
             if self.kept[group]:
-                registers = [(register, int(register.shape[0])) for register in self.kept[group]]
+                registers = [(b, int(b.shape[0])) for b, _ in zip(self.kept[group], values, strict=False)]
                 statements += [store(b, 0, v, n) for (b, n), v in zip(registers, values, strict=True)]
                 values = [load(b, 0, n) for b, n in registers]
+            if self.sums:
+                total = self.sums[group]
+                statements.append(store(total, 0, isa.add_sum(load(total, 0), values)))
             operands.append(values)
         for index, (values, line) in product(range(count), zip(operands, self.accumulators, strict=True)):
             operand = isa.step(values, index, self.dtype)
@@ -76,9 +95,14 @@ class Products:
         return statements
 
     def parts(
-        self, parameter: Expr, pixels: Sequence[Expr], starts: Sequence[int], lanes: int, values: Sequence = ()
+        self,
+        parameter: Expr,
+        outputs: Sequence[Target],
+        starts: Sequence[int],
+        lanes: int,
+        values: Sequence = (),
     ) -> list[Part]:
-        """What the epilogue takes: parameters from `parameter`, results of pixel `i` from `pixels[i]` on.
+        """What the epilogue takes: parameters from `parameter`, results of pixel `i` from `outputs[i]` on.
 
         `starts` and `lanes` are those of the block's `ChannelBlocks`.
         """
@@ -87,10 +111,7 @@ class Products:
             Part(
                 acc,
                 parameter + v * isa.lanes,
-                tuple(
-                    Target(pixels[pixel] + starts[v], (pixel, starts[v]))
-                    for pixel in range(g * isa.pixels, (g + 1) * isa.pixels)
-                ),
+                tuple(target.after(starts[v]) for target in outputs[g * isa.pixels : (g + 1) * isa.pixels]),
                 lanes,
             )
             for g, line in enumerate(values or self.accumulators)

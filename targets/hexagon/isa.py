@@ -5,23 +5,33 @@ Instructions: Qualcomm Hexagon V66 HVX Programmer's Reference Manual. LLVM's int
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 from tvm import tirx
+from tvm.sym import Analyzer
 
 from qcompiler.arithmetic.requantize import multiplier_fixed2
 from qcompiler.lowering.tir import Buffer, Expr, int32, llvm, load, shuffle, splat
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.isa import BYTES as BYTE_TYPES
-from qcompiler.targets.cpu.isa import Isa
+from qcompiler.targets.cpu.isa import QUAD, Isa
 
 LANES = 32
 BYTES = 4 * LANES
 WORDS = f"int32x{LANES}"
 
 _LARGEST_SHIFT = 30
+
+_CONSTANTS = 3
+"""Vectors of bias, mantissas and shifts for each vector of channels."""
+
+_PAIR = 2 * QUAD
+"""Bytes of two dot products' activations."""
+_SIGNS = int(np.array([128] * _PAIR, np.uint8).view(np.int64)[0])
 
 _VRMPY = {
     ("uint8", "int8"): "vrmpybusv",
@@ -47,6 +57,11 @@ def _words(vector: Expr) -> Expr:
     return vector if str(vector.ty.dtype) in (WORDS, "int32") else tirx.reinterpret(WORDS, vector)
 
 
+def _rotated(vector: Expr, first: int) -> Expr:
+    """The vector's bytes from `first` on, then those before it."""
+    return hvx("vror", vector, int32(first % BYTES)) if first % BYTES else _words(vector)
+
+
 def halves(pair: Expr) -> tuple[Expr, Expr]:
     """The lower and the upper of two registers."""
     low, high = (llvm(f"llvm.hexagon.V6.{half}.128B", WORDS, pair) for half in ("lo", "hi"))
@@ -64,6 +79,8 @@ class Hvx(Isa):
     """Costs count packets. Elements stay in their order."""
 
     prefetches: ClassVar[bool] = False
+    stores_whole: ClassVar[bool] = True
+    hides_parameters: ClassVar[bool] = True
     rounds_twice: ClassVar[bool] = True
     kept_weights: ClassVar[int] = 32 * 1024
     stripe_bytes: ClassVar[int] = 64 * 1024
@@ -107,6 +124,10 @@ class Hvx(Isa):
     def requantize_twice(self, acc: Expr, mantissa: Expr, shift: Expr, above_one: bool) -> Expr:
         """Accumulators and halves of the last bit together must fit int32, and shifts below 32: see `is_native`."""
         one, zero = splat(1, "int32", LANES), splat(0, "int32", LANES)
+        if not above_one:
+            # A shift by -1 is one to the left: fractions times accumulators leave room for it.
+            high = hvx("vmpyowh.rnd.sacc", hvx("vmpyewuh", acc, mantissa), acc, mantissa)
+            return hvx("vavgwrnd", hvx("vasrwv", high, shift - one), zero)
         if above_one:
             # Where this saturates too early, the result is beyond any 16-bit range all the same.
             left = tirx.max(zero - shift, zero)
@@ -131,8 +152,89 @@ class Hvx(Isa):
         name = {"uint8": "vpackhub.sat", "int8": "vpackhb.sat"}[dtype]
         return tirx.reinterpret(f"{dtype}x{BYTES}", hvx(name, words[1], words[0]))
 
+    def join(self, pieces: Sequence[tuple[Expr, int, int]]) -> Expr:
+        dtype = str(pieces[0][0].ty.dtype)
+        if dtype.startswith("int16"):
+            return super().join(pieces)
+        # What is joined so far lies at the end of a vector.
+        (vector, first, joined), *others = pieces
+        whole = _rotated(vector, first + joined)
+        for vector, first, count in others:
+            whole = hvx("valignb", _rotated(vector, first), whole, int32(count))
+            joined += count
+        return tirx.reinterpret(dtype, _rotated(whole, -joined))
+
     def place_of(self, part: int, lane: int) -> int:
         return part * LANES + lane
+
+
+@dataclass(frozen=True)
+class Scalar(Hvx):
+    """Products of a register of weights with four activations from a scalar register: two of them fit into a packet.
+
+    Both are unsigned, so weights are stored with 128 added, and signed activations are.
+    """
+
+    together: ClassVar[int] = 4
+    weight_offset: ClassVar[int] = 128
+    most_pixels: ClassVar[int] = 8
+    """Pixels whose activations and sums find scalar registers."""
+
+    def fits(self, pixels: int, vectors: int) -> bool:
+        return pixels <= self.most_pixels and pixels * vectors <= self.accumulators
+
+    def step_cycles(self, pixels: int, vectors: int, dots: int, steps: int) -> float:
+        loads = pixels * -(-dots // 2) / dots
+        sums = pixels * -(-dots // 4) / dots
+        packets = max((pixels * vectors + sums) / 2, float(vectors), (vectors + loads) / 2)
+        return packets + 0.5 + 0.1 * max(0, pixels - 4) + _CONSTANTS * vectors / steps
+
+    def hides_constants(self, pixels: int, vectors: int, steps: int) -> bool:
+        kept = steps if steps <= 2 * self.together else 0
+        return vectors * (pixels + kept + _CONSTANTS) > self.registers - 3
+
+    def fetch(self, x: Buffer, offset: Expr, count: int) -> list[Expr]:
+        """Two dot products' activations in each int64, as unsigned bytes; 0 beyond the last."""
+        pairs = -(-count // 2)
+
+        def words(start: Expr, number: int) -> list[Expr]:
+            return [tirx.reinterpret("int64", load(x, start + i * _PAIR, _PAIR)) for i in range(number)]
+
+        if Analyzer().modular_set(offset).coeff % QUAD == 0:
+            found = words(offset, pairs)
+        else:
+            whole = words(tirx.floordiv(offset, int32(_PAIR)) * _PAIR, pairs + 1)
+            found = [llvm("llvm.hexagon.S2.valignrb", "int64", high, low, offset) for low, high in pairwise(whole)]
+        if str(x.dtype) == "int8":
+            found = [word ^ tirx.const(_SIGNS, "int64") for word in found]
+        return [*found[:-1], found[-1] & tirx.const(0xFFFFFFFF, "int64")] if count % 2 else found
+
+    def registers_of(self, dtype: str) -> list[tuple[int, str]]:
+        return [(1, "int64")] * (self.together // 2)
+
+    def step(self, kept: list[Expr], index: int, dtype: str) -> tuple[Expr, ...]:
+        pair = kept[index // 2]
+        return ((tirx.shift_right(pair, tirx.const(32, "int64")) if index % 2 else pair).astype("int32"),)
+
+    def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
+        return hvx("vrmpyub.acc", acc, load(weights, offset, BYTES), x[0])
+
+    def arrange(self, quads: np.ndarray) -> np.ndarray:
+        return super().arrange(quads) ^ np.int8(-128)
+
+    def bias_offset(self, dtype: str) -> int:
+        return 0 if dtype == "uint8" else 128
+
+    def add_sum(self, total: Expr, kept: list[Expr]) -> Expr:
+        zero = tirx.const(0, "int64")
+        pairs = kept + [zero] * (len(kept) % 2)
+        for i in range(0, len(pairs), 2):
+            total = llvm("llvm.hexagon.A2.vraddub.acc", "int64", total, pairs[i], pairs[i + 1])
+        return total
+
+    def less_sum(self, acc: Expr, total: Expr) -> Expr:
+        both = total.astype("int32") + tirx.shift_right(total, tirx.const(32, "int64")).astype("int32")
+        return acc - tirx.Broadcast(both * self.weight_offset, LANES)
 
 
 def is_native(requantize: Requantize, acc_bound: int) -> bool:
@@ -146,4 +248,5 @@ def is_native(requantize: Requantize, acc_bound: int) -> bool:
 
 _HVX = Hvx(LANES, 32, 20, 1.0, 1.0, 0.0)
 ISAS: dict[str, tuple[Isa, ...]] = {version: (_HVX,) for version in ("v66", "v68", "v69", "v73", "v75")}
-PRODUCT_ISAS = ISAS
+_SCALAR = Scalar(LANES, 32, 24, 0.5, 0.0, 0.0)
+PRODUCT_ISAS: dict[str, tuple[Isa, ...]] = {version: (_SCALAR,) for version in ISAS}

@@ -46,20 +46,33 @@ void* aligned_alloc(size_t alignment, size_t size) {
   return heap + start;
 }
 
+typedef uint64_t __attribute__((may_alias)) Word;
+
+static int aligned(const void* address) { return (uintptr_t)address % sizeof(Word) == 0; }
+
 /* Empty assembly keeps the compiler from calling these functions in place of their own loops. */
+#define KEEP __asm__ volatile("" ::: "memory")
+
 void* memmove(void* target, const void* source, size_t bytes) {
   uint8_t* to = target;
   const uint8_t* from = source;
-  if (to <= from) {
-    for (size_t i = 0; i < bytes; i++) {
-      to[i] = from[i];
-      __asm__ volatile("" ::: "memory");
-    }
-  } else {
+  if (to > from) {
     for (size_t i = bytes; i-- > 0;) {
       to[i] = from[i];
-      __asm__ volatile("" ::: "memory");
+      KEEP;
     }
+    return target;
+  }
+  size_t i = 0;
+  if (aligned(to) && aligned(from)) {
+    for (; i + sizeof(Word) <= bytes; i += sizeof(Word)) {
+      *(Word*)(to + i) = *(const Word*)(from + i);
+      KEEP;
+    }
+  }
+  for (; i < bytes; i++) {
+    to[i] = from[i];
+    KEEP;
   }
   return target;
 }
@@ -74,10 +87,14 @@ void* __hexagon_memcpy_likely_aligned_min32bytes_mult8bytes(void* target, const 
 
 void* memset(void* target, int value, size_t bytes) {
   uint8_t* to = target;
-  for (size_t i = 0; i < bytes; i++) {
-    to[i] = (uint8_t)value;
-    __asm__ volatile("" ::: "memory");
+  uint8_t* end = to + bytes;
+  const Word word = (uint8_t)value * 0x0101010101010101ull;
+  while (to < end && !aligned(to)) *(volatile uint8_t*)to++ = (uint8_t)value;
+  for (; (size_t)(end - to) >= 4 * sizeof(Word); to += 4 * sizeof(Word)) {
+    for (int i = 0; i < 4; i++) ((Word*)to)[i] = word;
+    KEEP;
   }
+  while (to < end) *(volatile uint8_t*)to++ = (uint8_t)value;
   return target;
 }
 
