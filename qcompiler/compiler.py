@@ -34,7 +34,7 @@ from qcompiler.ir.values import (
 )
 from qcompiler.lowering.aot import CompiledProgram
 from qcompiler.lowering.device import DeviceProgram
-from qcompiler.lowering.lower import Lowering
+from qcompiler.lowering.lower import Lowering, lower
 from qcompiler.model import Model
 from qcompiler.passes.plan_layout import channels_last
 from qcompiler.pipeline import Progress
@@ -42,7 +42,6 @@ from qcompiler.report.describe import describe_model
 from qcompiler.report.placement import placement_notes
 from qcompiler.targets.spec import resolve_target
 from qcompiler.targets.toolchain import AARCH64_LINUX
-from qcompiler.tuning import Tuning
 
 FORMS = ("bundle", "tvm")
 TVM_LIBRARY = "model.tvm.so"
@@ -61,8 +60,6 @@ def write(
     form: str,
     threads: bool,
     prefix: str,
-    tune: int,
-    tuning_database: Path | None,
     options: Mapping[str, Any],
 ) -> Bundle:
     """See `qcompiler.compile`."""
@@ -75,8 +72,7 @@ def write(
         )
     spec = resolve_target(target)
     if spec.driver:
-        _check_for_device(target, embed_weights, threads, tune > 0 or tuning_database is not None)
-    tuning = Tuning(tune, tuning_database, spec)
+        _check_for_device(target, embed_weights, threads)
     with tempfile.TemporaryDirectory() as scratch:
         dumps = dump_ir or Path(scratch) / "ir"
         if not isinstance(model, Quantized):
@@ -90,11 +86,12 @@ def write(
             dumps = Path(scratch) / "ir"
             dumps.mkdir()
             model.model.save(dumps / "000_program.mlir")
-        lowering = tuning.lower(model.model, progress)
+        progress.step("lower")
+        lowering = lower(model.model, spec, progress)
         progress.step("build")
         machine = {"kind": spec.driver} if spec.driver else lowering.kernels.tvm_target(spec)
         compiled = _build(lowering, machine, threads, prefix)
-        notes = [*model.notes, *tuning.notes]
+        notes = [*model.notes]
         if isinstance(compiled, DeviceProgram):
             notes += placement_notes(lowering.program, compiled)
         files: dict[str, bytes | str | Path] = {
@@ -134,10 +131,8 @@ def write(
         return write_bundle(output, contents)
 
 
-def _check_for_device(target: str, embed_weights: bool, threads: bool, tunes: bool) -> None:
+def _check_for_device(target: str, embed_weights: bool, threads: bool) -> None:
     """Refuses options of code for a CPU."""
-    if tunes:
-        raise PipelineError(f"kernels for {target} are not tuned; leave out --tune and --tuning-database (tune=N)")
     if threads:
         raise PipelineError(f"{target} is a GPU, which shares its work by itself; leave out --threads (threads=True)")
     if embed_weights:

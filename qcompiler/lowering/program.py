@@ -25,8 +25,6 @@ import numpy as np
 if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
-    from .space import Space
-
 SLACK = 64
 ALIGNMENT = 64
 
@@ -44,10 +42,6 @@ class Kernel:
     constants: tuple[np.ndarray, ...] = ()
     scratch: tuple[tuple[tuple[int, ...], str], ...] = ()
     """Shape and dtype of each temporary buffer; contents are undefined on entry."""
-    space: Space | None = field(default=None, repr=False)
-    """What its rule could have chosen otherwise."""
-    is_tuned: bool = False
-    """Whether a tuning database made the rule's choice."""
 
 
 @dataclass(frozen=True)

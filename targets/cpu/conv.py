@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,11 +11,13 @@ from qcompiler.lowering.compute_conv import generic_conv
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.tir import buffer
 from qcompiler.lowering.workload import ConvWorkload
-from qcompiler.targets.cpu.choices import Dense
-from qcompiler.targets.cpu.dense import constant_kernel
+from qcompiler.targets.cpu.dense import Dense, constant_kernel
 from qcompiler.targets.cpu.depthwise import conv_depthwise, is_regular
 from qcompiler.targets.cpu.isa import QUAD, isa_of
 from qcompiler.targets.spec import TargetSpec
+
+_RESULT_QUADS = 6
+"""Dot products that take as long as requantizing and storing their sums."""
 
 Rule = Callable[[ConvWorkload, np.ndarray, np.ndarray, TargetSpec], "Kernel | None"]
 
@@ -23,11 +26,17 @@ def conv_dense(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, sp
     """Register tiles over contiguous bytes: any kernel, stride, dilation and group; results of 8 or 16 bits."""
     if not is_regular(workload, weights):
         return None
-    weights = weights.astype(np.int8)
-    dense, runs = as_dense(workload, weights, isa_of(spec).lanes)
+    weights, isa = weights.astype(np.int8), isa_of(spec)
+    dense, runs = as_dense(workload, weights, isa.lanes)
+    requantize = workload.requantize
+    if isa.stores_whole:
+        dense, runs = merge_columns(dense, runs, workload.strides[1] * workload.ic, isa.lanes)
+        bias = np.tile(bias, dense.merged)
+        multiplier = np.broadcast_to(requantize.multiplier, (workload.oc,))
+        requantize = replace(requantize, multiplier=np.tile(multiplier, dense.merged))
     x = buffer("x", workload.x_shape, workload.x_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
-    return constant_kernel(dense, runs, bias, workload.requantize, workload.acc_bound, x, y, spec)
+    return constant_kernel(dense, runs, bias, requantize, workload.acc_bound, x, y, spec)
 
 
 def conv_generic(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec) -> Kernel:
@@ -91,6 +100,26 @@ def as_dense(workload: ConvWorkload, weights: np.ndarray, lanes: int) -> tuple[D
         x_dtype=workload.x_dtype,
     )
     return dense, runs
+
+
+def merge_columns(dense: Dense, runs: np.ndarray, step: int, lanes: int) -> tuple[Dense, np.ndarray]:
+    """Neighbouring pixels, `step` elements of the activation apart, as one, where that fills `lanes` better.
+
+    Each channel of the merged pixel has zero weights for what only its neighbours see.
+    """
+    if dense.groups > 1 or dense.taps[1] > 1:
+        return dense, runs
+
+    def cost(merged: int) -> float:
+        quads = dense.taps[0] * -(-(dense.run + (merged - 1) * step) // QUAD)
+        return -(-merged * dense.channels // lanes) * (quads + _RESULT_QUADS) / merged
+
+    merged = min(range(1, min(lanes, dense.grid[2]) + 1), key=lambda m: (cost(m), m))
+    filled = np.zeros((1, merged, *runs.shape[1:4], dense.run + (merged - 1) * step), np.int8)
+    for pixel in range(merged):
+        filled[:, pixel, ..., pixel * step : pixel * step + dense.run] = runs
+    run, channels = filled.shape[-1], merged * dense.channels
+    return replace(dense, run=run, channels=channels, merged=merged), filled.reshape(1, channels, *runs.shape[2:4], run)
 
 
 def _merged_groups(workload: ConvWorkload, lanes: int) -> int:

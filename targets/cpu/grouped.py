@@ -12,23 +12,24 @@ import numpy as np
 from qcompiler.arithmetic.grouped import effective_weights
 from qcompiler.lowering.compute_conv import generic_matmul
 from qcompiler.lowering.program import Kernel
-from qcompiler.lowering.space import Space, decide
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, buffer, constant_buffers, int32, load, loop, splat, store
 from qcompiler.lowering.workload import MatmulWorkload
-from qcompiler.targets.cpu.choices import Dense, DenseChoice, RegisterTile, dense_choices
 from qcompiler.targets.cpu.dense import (
+    Dense,
+    RegisterTile,
     channel_blocks,
+    choose,
     pack_channels,
     pack_weights,
     packed_parameters,
     rule_name,
     schedule_tile,
+    stripe_of,
     tile_start,
 )
 from qcompiler.targets.cpu.epilogue import STORED, Epilogue, Target, start_of
 from qcompiler.targets.cpu.isa import Isa, product_isas_of
 from qcompiler.targets.cpu.matmul import dense_of
-from qcompiler.targets.cpu.plain import plain_products
 from qcompiler.targets.cpu.products import Products
 from qcompiler.targets.spec import TargetSpec
 
@@ -45,27 +46,7 @@ def grouped_kernel(
         return generic_matmul(replace(workload, b_dtype="int16"), effective, bias)
     dense = replace(dense_of(workload), taps=(len(factors), 1), tap_steps=(group, 0), run=group)
     halved = [replace(isa, accumulators=isa.accumulators // 2) for isa in product_isas_of(spec) if isa.takes(b)]
-    plain = plain_products(dense, "grouped", workload.a_shape, workload.y_shape, workload.requantize, spec)
-    return decide(
-        Space(
-            plain,
-            dense_choices(dense, halved),
-            lambda choice: _kernel(workload, dense, choice, b, factors, effective, bias, spec),
-        )
-    )
-
-
-def _kernel(
-    workload: MatmulWorkload,
-    dense: Dense,
-    choice: DenseChoice,
-    b: np.ndarray,
-    factors: np.ndarray,
-    effective: np.ndarray,
-    bias: np.ndarray,
-    spec: TargetSpec,
-) -> Kernel:
-    isa, tile, group = choice.isa, choice.tile, dense.run
+    isa, tile = choose(dense, halved)
     blocks = channel_blocks(workload.n, tile.vectors, isa.channels)
     lanes = isa.spread(blocks.channels)
     filled = np.zeros((len(factors) * group, workload.n), np.int8)
@@ -81,8 +62,8 @@ def _kernel(
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
     epilogue = Epilogue(isa, workload.requantize, buffers[3:], workload.acc_bound, magic)
     block = _tile(dense, workload.k, tile, isa, x, buffers[:3], epilogue, y)
-    schedule = schedule_tile([x, *buffers, y], [block], choice.stripe)
-    return Kernel(schedule.mod["main"], rule_name(spec, choice, "grouped"), constants)
+    schedule = schedule_tile([x, *buffers, y], [block], packed.nbytes, stripe_of(dense, tile, isa))
+    return Kernel(schedule.mod["main"], rule_name(spec, isa, "grouped", tile), constants)
 
 
 def _tile(
@@ -114,8 +95,14 @@ def _tile(
         ]
 
         def step(tap: Expr, first: Expr, number: int) -> list[Stmt]:
-            offsets = [(row + j) * k + tap * dense.run + first * isa.depth for j in range(tile.columns)]
-            return sums.add(offsets, weights, (c * steps + tap * dots + first) * step_bytes, number)
+            source = row * k + tap * dense.run + first * isa.depth
+            return sums.add(
+                source,
+                [j * k for j in range(tile.columns)],
+                weights,
+                (c * steps + tap * dots + first) * step_bytes,
+                number,
+            )
 
         def group(tap: Expr, length: int) -> list[Stmt]:
             statements = sums.start(lambda _, __: splat(0, "int32", lanes))

@@ -152,9 +152,12 @@ class Isa(ABC):
         """Elements and type of each vector that `kept` gives; none if they need no register of their own."""
         return []
 
-    def fetch(self, x: Buffer, offset: Expr, count: int) -> list[Expr]:
-        """The activations of `count` (at most `together`) dot products of one pixel; up to 15 bytes more are read."""
-        return [load(x, offset, self.depth * self.together)]
+    def fetch(self, x: Buffer, first: Expr, steps: Sequence[int], count: int) -> list[list[Expr]]:
+        """The activations of `count` (at most `together`) dot products of each pixel; up to 31 bytes more are read.
+
+        Those of pixel `i` begin `steps[i]` behind `first`.
+        """
+        return [[load(x, first + step, self.depth * self.together)] for step in steps]
 
     def kept(self, x: list[Expr], dtype: str) -> list[Expr]:
         """What `dots` of the instruction read: made of what `fetch` gives for each of its pixels."""

@@ -67,18 +67,18 @@ class Products:
             for acc in line
         ]
 
-    def add(self, offsets: Sequence[Expr], weights: Buffer, weight: Expr, count: int) -> list[Stmt]:
-        """Adds `count` (at most `Isa.together`) dot products of the pixels that start at `offsets` in `x`.
+    def add(self, first: Expr, steps: Sequence[int], weights: Buffer, weight: Expr, count: int) -> list[Stmt]:
+        """Adds `count` (at most `Isa.together`) dot products of the pixels, which start `steps` behind `first` in `x`.
 
         Their weights start at `weight`: `[dot product][vector]` of `Isa.bytes`.
         """
         isa = self.isa
         statements: list[Stmt] = []
         operands: list[list[Expr]] = []
+        fetched = isa.fetch(self.x, first, steps, count)
         for group in range(len(self.accumulators)):
-            first = group * isa.pixels
-            pixels = offsets[first : first + isa.pixels]
-            values = isa.kept([loaded for o in pixels for loaded in isa.fetch(self.x, o, count)], self.dtype)
+            pixels = fetched[group * isa.pixels : (group + 1) * isa.pixels]
+            values = isa.kept([loaded for pixel in pixels for loaded in pixel], self.dtype)
             if self.kept[group]:
                 registers = [(b, int(b.shape[0])) for b, _ in zip(self.kept[group], values, strict=False)]
                 statements += [store(b, 0, v, n) for (b, n), v in zip(registers, values, strict=True)]

@@ -5,6 +5,7 @@ Instructions: Qualcomm Hexagon V66 HVX Programmer's Reference Manual. LLVM's int
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -43,7 +44,7 @@ _VRMPY = {
 
 def hvx(name: str, *operands: Expr) -> Expr:
     """An instruction of HVX on whole vectors; operands and result are int32x32."""
-    return llvm(f"llvm.hexagon.V6.{name}.128B", WORDS, *(_words(operand) for operand in operands))
+    return llvm(f"llvm.hexagon.V6.{name}.128B", WORDS, *(_as_words(operand) for operand in operands))
 
 
 def vrmpy(acc: Expr, a: Expr, b: Expr, a_dtype: str, b_dtype: str) -> Expr:
@@ -53,13 +54,13 @@ def vrmpy(acc: Expr, a: Expr, b: Expr, a_dtype: str, b_dtype: str) -> Expr:
     return hvx(f"{_VRMPY[a_dtype, b_dtype]}.acc", acc, a, b)
 
 
-def _words(vector: Expr) -> Expr:
+def _as_words(vector: Expr) -> Expr:
     return vector if str(vector.ty.dtype) in (WORDS, "int32") else tirx.reinterpret(WORDS, vector)
 
 
 def _rotated(vector: Expr, first: int) -> Expr:
     """The vector's bytes from `first` on, then those before it."""
-    return hvx("vror", vector, int32(first % BYTES)) if first % BYTES else _words(vector)
+    return hvx("vror", vector, int32(first % BYTES)) if first % BYTES else _as_words(vector)
 
 
 def halves(pair: Expr) -> tuple[Expr, Expr]:
@@ -71,7 +72,7 @@ def halves(pair: Expr) -> tuple[Expr, Expr]:
 def pairs_of_words(vector: Expr, dtype: str) -> tuple[Expr, Expr]:
     """128 bytes of a type as two registers of 64 words of 16 bits, in their order."""
     name = "vunpackub" if dtype == "uint8" else "vunpackb"
-    return halves(llvm(f"llvm.hexagon.V6.{name}.128B", f"int32x{2 * LANES}", _words(vector)))
+    return halves(llvm(f"llvm.hexagon.V6.{name}.128B", f"int32x{2 * LANES}", _as_words(vector)))
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Hvx(Isa):
 
     def interleave(self, a: Expr, b: Expr, unit: int, high: bool) -> Expr:
         """Of the whole vectors, not of each 128 bits."""
-        pair = llvm("llvm.hexagon.V6.vshuffvdd.128B", f"int32x{2 * LANES}", _words(b), _words(a), int32(-unit))
+        pair = llvm("llvm.hexagon.V6.vshuffvdd.128B", f"int32x{2 * LANES}", _as_words(b), _as_words(a), int32(-unit))
         return tirx.reinterpret(str(a.ty.dtype), halves(pair)[high])
 
     def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
@@ -193,21 +194,27 @@ class Scalar(Hvx):
         kept = steps if steps <= 2 * self.together else 0
         return vectors * (pixels + kept + _CONSTANTS) > self.registers - 3
 
-    def fetch(self, x: Buffer, offset: Expr, count: int) -> list[Expr]:
+    def fetch(self, x: Buffer, first: Expr, steps: Sequence[int], count: int) -> list[list[Expr]]:
         """Two dot products' activations in each int64, as unsigned bytes; 0 beyond the last."""
-        pairs = -(-count // 2)
-
-        def words(start: Expr, number: int) -> list[Expr]:
-            return [tirx.reinterpret("int64", load(x, start + i * _PAIR, _PAIR)) for i in range(number)]
-
-        if Analyzer().modular_set(offset).coeff % QUAD == 0:
-            found = words(offset, pairs)
+        known = int(Analyzer().modular_set(first).coeff)
+        fetched: list[list[Expr]] = []
+        if math.gcd(known, *steps) % QUAD == 0:
+            fetched = [_words(x, first + step, -(-count // 2)) for step in steps]
         else:
-            whole = words(tirx.floordiv(offset, int32(_PAIR)) * _PAIR, pairs + 1)
-            found = [llvm("llvm.hexagon.S2.valignrb", "int64", high, low, offset) for low, high in pairwise(whole)]
+            for row in _rows(steps, QUAD * count):
+                start = first + row[0]
+                length = -(-(row[-1] - row[0] + QUAD * count) // _PAIR)
+                down = tirx.floordiv(start, int32(_PAIR)) * _PAIR
+                whole = [
+                    llvm("llvm.hexagon.S2.valignrb", "int64", high, low, start)
+                    for low, high in pairwise(_words(x, down, length + 1))
+                ]
+                fetched += [_pieces(whole, step - row[0], count) for step in row]
         if str(x.dtype) == "int8":
-            found = [word ^ tirx.const(_SIGNS, "int64") for word in found]
-        return [*found[:-1], found[-1] & tirx.const(0xFFFFFFFF, "int64")] if count % 2 else found
+            fetched = [[word ^ tirx.const(_SIGNS, "int64") for word in words] for words in fetched]
+        if count % 2:
+            fetched = [[*words[:-1], words[-1] & tirx.const(0xFFFFFFFF, "int64")] for words in fetched]
+        return fetched
 
     def registers_of(self, dtype: str) -> list[tuple[int, str]]:
         return [(1, "int64")] * (self.together // 2)
@@ -233,8 +240,38 @@ class Scalar(Hvx):
         return total
 
     def less_sum(self, acc: Expr, total: Expr) -> Expr:
-        both = total.astype("int32") + tirx.shift_right(total, tirx.const(32, "int64")).astype("int32")
-        return acc - tirx.Broadcast(both * self.weight_offset, LANES)
+        low, high = total.astype("int32"), tirx.shift_right(total, tirx.const(32, "int64")).astype("int32")
+        # As intrinsics, for LLVM makes more instructions of plain additions of the halves of a pair.
+        both = llvm("llvm.hexagon.A2.add", "int32", low, high)
+        shift = self.weight_offset.bit_length() - 1
+        return acc - tirx.Broadcast(llvm("llvm.hexagon.S2.asl.i.r", "int32", both, int32(shift)), LANES)
+
+
+def _words(x: Buffer, first: Expr, count: int) -> list[Expr]:
+    return [tirx.reinterpret("int64", load(x, first + i * _PAIR, _PAIR)) for i in range(count)]
+
+
+def _rows(steps: Sequence[int], length: int) -> list[list[int]]:
+    """Ascending `steps` cut where `length` bytes from one end before those from the next begin."""
+    rows: list[list[int]] = []
+    for step in steps:
+        if rows and step <= rows[-1][-1] + length:
+            rows[-1].append(step)
+        else:
+            rows.append([step])
+    return rows
+
+
+def _pieces(words: Sequence[Expr], first: int, count: int) -> list[Expr]:
+    """`count` dot products' activations from byte `first` of the words on."""
+    index, offset = divmod(first, _PAIR)
+    pieces = []
+    for i in range(index, index + -(-count // 2)):
+        following = words[min(i + 1, len(words) - 1)]
+        pieces.append(
+            llvm("llvm.hexagon.S2.valignib", "int64", following, words[i], int32(offset)) if offset else words[i]
+        )
+    return pieces
 
 
 def is_native(requantize: Requantize, acc_bound: int) -> bool:
