@@ -10,8 +10,10 @@ from emulated import HEXAGON, emulated
 from host_kernels import NO_HALO, Case, check, stored, view
 
 from qcompiler.arithmetic.affine import quantize
+from qcompiler.arithmetic.softmax import softmax, softmax_table
 from qcompiler.lowering.compute_elementwise import quantize_kernel
 from qcompiler.lowering.compute_movement import transpose_kernel
+from qcompiler.lowering.compute_softmax import softmax_kernel
 from qcompiler.targets.spec import TargetSpec
 
 QUICK = pytest.mark.parametrize("spec", [emulated("hexagon")])
@@ -94,3 +96,33 @@ def test_planes_are_interleaved(spec: TargetSpec) -> None:
         assert kernel.rule == "transpose.planes"
         cases.append(Case(kernel, [(view(x), x)], [(view(expected), expected)]))
     check(cases, spec)
+
+
+def softmax_case(x: np.ndarray, axis: int, scale: float, y_dtype: str, spec: TargetSpec) -> Case:
+    table = softmax_table(scale, x.shape[axis])
+    expected = softmax(x, table, axis, y_dtype)
+    kernel = softmax_kernel(view(x), view(expected), table, axis, spec)
+    assert "columns-of-bytes" in kernel.rule
+    return Case(kernel, [(view(x), x)], [(view(expected), expected)])
+
+
+@QUICK
+def test_softmax_of_pairs(spec: TargetSpec) -> None:
+    """All 65,536 of them, whose totals are all there are."""
+    pairs = np.stack(np.meshgrid(np.arange(256), np.arange(256)), -1).reshape(1, -1, 2).astype(np.uint8)
+    check([softmax_case(pairs, 2, 0.031, "uint8", spec)], spec)
+
+
+@SLOW
+def test_softmax_of_many_rows(spec: TargetSpec) -> None:
+    shapes = [((4, 9, 300), 1), ((150, 3), 1), ((2, 700, 3, 50), 1), ((200, 1), 1), ((1, 12, 12, 2), 3)]
+    cases = [
+        softmax_case(stored(shape, x_dtype, i) // divisor, axis, scale, y_dtype, spec)
+        for i, (shape, axis) in enumerate(shapes)
+        for x_dtype, y_dtype, scale, divisor in [
+            ("uint8", "int8", 0.1, 1),
+            ("int8", "uint8", 0.004, 1),
+            ("uint8", "uint8", 2.0, 9),
+        ]
+    ]
+    check([*cases, softmax_case(np.full((40, 128), 7, np.uint8), 0, 0.1, "uint8", spec)], spec)

@@ -11,7 +11,14 @@ from tvm.tirx import Broadcast, BufferLoad, BufferStore, Ramp
 
 from qcompiler.arithmetic.softmax import output_zero_point, table_bits
 from qcompiler.lowering.program import Kernel
-from qcompiler.lowering.schedule_generic import KernelBuilder, Strided, merge_axes, piece_start, power_of_two
+from qcompiler.lowering.schedule_generic import (
+    KernelBuilder,
+    Strided,
+    merge_axes,
+    piece_start,
+    power_of_two,
+    target_rule,
+)
 from qcompiler.lowering.tir import (
     Buffer,
     Expr,
@@ -39,11 +46,15 @@ def softmax_kernel(x: View, y: View, table: np.ndarray, axis: int, spec: TargetS
     """
     builder = KernelBuilder(spec)
     source, target = builder.operand(x), builder.output(y)
-    entries = builder.constant(table)
     others = [i for i in range(len(x.shape)) if i != axis]
     extents, axes = merge_axes(
         x.shape, [source.strides, target.strides], sorted(others, key=lambda i: -target.strides[i])
     )
+    steps = (source.strides[axis], target.strides[axis])
+    walks = (source.over(axes), target.over(axes))
+    if tiles := target_rule(spec, "softmax", builder, extents, x.shape[axis], *walks, steps, table):
+        return builder.kernel("softmax", tiles)
+    entries = builder.constant(table)
     length, lanes = x.shape[axis], 1 if spec.driver else builder.lanes("int32")
     along = source.strides[axis] == target.strides[axis] == 1 and length >= min(lanes, extents[-1])
     lanes = power_of_two(min(lanes, length if along else extents[-1]))
@@ -51,10 +62,8 @@ def softmax_kernel(x: View, y: View, table: np.ndarray, axis: int, spec: TargetS
     problem = _Softmax(
         extents,
         length,
-        source.over(axes),
-        target.over(axes),
-        source.strides[axis],
-        target.strides[axis],
+        *walks,
+        *steps,
         entries,
         kept,
         lanes,

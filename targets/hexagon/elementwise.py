@@ -11,41 +11,33 @@ import numpy as np
 from tvm import tirx
 
 from qcompiler.lowering.requantize import LARGEST_FRACTION, requantize_constants
-from qcompiler.lowering.tir import Buffer, Expr, int32, llvm, load, splat
+from qcompiler.lowering.tir import Buffer, Expr, llvm, splat
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.epilogue import clamped
 from qcompiler.targets.cpu.isa import isa_of
 from qcompiler.targets.hexagon.isa import BYTES, LANES, halves, hvx, is_native, pairs_of_words
+from qcompiler.targets.hexagon.lookup import look_up_bytes, table_registers
 from qcompiler.targets.hexagon.movement import move_planes
 from qcompiler.targets.hexagon.quantize import quantize_words
+from qcompiler.targets.hexagon.softmax import softmax_rows
 from qcompiler.targets.spec import TargetSpec
 
 Body = Callable[[list[Expr], int], Expr]
 LookUp = Callable[[list[Expr], Sequence[Buffer]], Expr]
 
 _LOW_BITS = 15
-_ENTRIES = 32
-"""Entries of a table that one `vlut32` looks up in."""
 
 
 def lut_tables(table: np.ndarray, index_dtype: str, spec: TargetSpec) -> tuple[list[np.ndarray], int, LookUp] | None:
-    """256 entries in two registers, looked up by eight `vlut32`, each of which gives 0 for what it does not find.
-
-    Of a register, the low bytes of its words are the first 64 entries and the high bytes the next.
-    """
+    """256 entries in two registers, looked up by eight `vlut32`."""
     if table.dtype.itemsize != 1 or table.shape != (256,):
         return None
     by_byte = np.roll(table, 128) if index_dtype == "int8" else table
-    registers = np.ascontiguousarray(by_byte.reshape(2, 2, BYTES // 2).transpose(0, 2, 1)).reshape(-1)
 
     def look_up(operands: list[Expr], buffers: Sequence[Buffer]) -> Expr:
-        loaded = [load(buffers[0], start, BYTES) for start in (0, BYTES)]
-        found = hvx("vlutvvb", operands[0], loaded[0], int32(0))
-        for part in range(1, 256 // _ENTRIES):
-            found = hvx("vlutvvb.oracc", found, operands[0], loaded[part * _ENTRIES // BYTES], int32(part))
-        return tirx.reinterpret(f"{table.dtype}x{BYTES}", found)
+        return tirx.reinterpret(f"{table.dtype}x{BYTES}", look_up_bytes(operands[0], buffers[0]))
 
-    return [registers], BYTES, look_up
+    return [table_registers(by_byte)], BYTES, look_up
 
 
 def add_pairs(
@@ -105,7 +97,14 @@ def mul_words(
     return BYTES, body
 
 
-RULES = {"lut": lut_tables, "add": add_pairs, "mul": mul_words, "quantize": quantize_words, "move": move_planes}
+RULES = {
+    "lut": lut_tables,
+    "add": add_pairs,
+    "mul": mul_words,
+    "quantize": quantize_words,
+    "move": move_planes,
+    "softmax": softmax_rows,
+}
 
 
 def _number(value: int) -> Expr:
