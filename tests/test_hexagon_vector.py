@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 from emulated import HEXAGON, emulated
 from host_kernels import NO_HALO, Case, check, stored, view
+from test_host_pool import mean_case
 
-from qcompiler.arithmetic.affine import quantize
+from qcompiler.arithmetic.affine import dequantize, quantize
+from qcompiler.arithmetic.elementwise import add, add_parameters
+from qcompiler.arithmetic.pool import average_multiplier, average_pool, pool_counts
 from qcompiler.arithmetic.softmax import softmax, softmax_table
-from qcompiler.lowering.compute_elementwise import quantize_kernel
+from qcompiler.arithmetic.table import apply_table
+from qcompiler.lowering.compute_elementwise import add_kernel, dequantize_kernel, lut_kernel, quantize_kernel
 from qcompiler.lowering.compute_movement import transpose_kernel
+from qcompiler.lowering.compute_pool import average_pool_kernel
 from qcompiler.lowering.compute_softmax import softmax_kernel
+from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.spec import TargetSpec
 
 QUICK = pytest.mark.parametrize("spec", [emulated("hexagon")])
@@ -89,7 +95,7 @@ def test_quantize_images(spec: TargetSpec) -> None:
 @QUICK
 def test_planes_are_interleaved(spec: TargetSpec) -> None:
     cases = []
-    for channels, width in [(2, 300), (3, 33), (3, 129), (3, 64), (4, 96)]:
+    for channels, width in [(2, 300), (3, 33), (3, 129), (3, 64), (4, 96), (8, 40), (16, 130)]:
         x = stored((1, channels, 2, width), "int8", width)
         expected = x.transpose(0, 2, 3, 1)
         kernel = transpose_kernel(view(x), view(expected), (0, 2, 3, 1), spec)
@@ -126,3 +132,54 @@ def test_softmax_of_many_rows(spec: TargetSpec) -> None:
         ]
     ]
     check([*cases, softmax_case(np.full((40, 128), 7, np.uint8), 0, 0.1, "uint8", spec)], spec)
+
+
+@QUICK
+def test_sums_tables_and_reals_are_vectors(spec: TargetSpec) -> None:
+    wide, narrow = stored((3, 200), "int16"), stored((3, 200), "uint8", 1)
+    parameters = add_parameters(4 / 32768, 4 / 255, 8 / 32767, False, (32768, 200))
+    total = add(wide, 0, narrow, 55, *parameters, 0, -32000, 32767, "int16")
+    kernels = [add_kernel(view(wide), view(narrow), view(total), (0, 55, 0), parameters, (-32000, 32767), spec)]
+    cases = [([wide, narrow], total)]
+    for dtype in ("uint8", "int8"):
+        x = np.arange(RANGES[dtype][0], RANGES[dtype][1] + 1).astype(dtype)
+        table, real = stored((256,), "int16", 2), dequantize(x, 0.017, 90)
+        found = apply_table(x, table, int(x.min()))
+        kernels += [lut_kernel(view(x), view(found), table, spec)]
+        kernels += [dequantize_kernel(view(x), view(real), 0.017, 90, spec)]
+        cases += [([x], found), ([x], real)]
+    assert {kernel.rule for kernel in kernels} == {"add.vectors", "lut.vectors", "dequantize.vectors"}
+    check(
+        [
+            Case(kernel, [(view(x), x) for x in inputs], [(view(y), y)])
+            for kernel, (inputs, y) in zip(kernels, cases, strict=True)
+        ],
+        spec,
+    )
+
+
+@SLOW
+def test_means_of_many_channels(spec: TargetSpec) -> None:
+    shapes = [((1, 7, 7, channels), dtype) for channels in (32, 40, 130) for dtype in ("uint8", "int8")]
+    check(
+        [
+            mean_case(shape, (1, 2), True, dtype, "fixed2", spec)
+            for shape, dtype in [*shapes, ((1, 33, 20, 96), "uint8")]
+        ],
+        spec,
+    )
+
+
+@QUICK
+def test_average_pools_of_many_channels(spec: TargetSpec) -> None:
+    """With one multiplier, and with one for each position, as padding is not counted."""
+    cases = []
+    for channels, counted in [(64, True), (160, False)]:
+        x = stored((1, 9, 8, channels), "uint8")
+        window = ((3, 3), (2, 2), (1, 1, 1, 1), (1, 1))
+        y = average_pool(x, 17, 0.03, 0.041, 5, *window, False, counted, 2, 250, "uint8", "fixed2", "NHWC")
+        multiplier = average_multiplier(0.03, 0.041, pool_counts((9, 8), *window, False, counted))
+        requantize = Requantize("fixed2", multiplier, 5, (2, 250), "uint8")
+        kernel = average_pool_kernel(view(x), view(y), *window, 17, requantize, spec)
+        cases.append(Case(kernel, [(view(x), x)], [(view(y), y)]))
+    check(cases, spec)

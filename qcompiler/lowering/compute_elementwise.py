@@ -113,6 +113,11 @@ def dequantize_kernel(
 
     `scale` and `zero_point` are scalars, or vectors along `axis` of `y`.
     """
+    if axis is None and (found := target_rule(spec, "dequantize", x.dtype, scale, zero_point)) is not None:
+        builder = KernelBuilder(spec)
+        source = builder.operand(x).over(perm or range(len(x.shape)))
+        if (tile := _by_tables(builder, source, y, *found)) is not None:
+            return builder.kernel("dequantize", [tile])
     builder = KernelBuilder(spec)
     source = builder.operand(x).over(perm or range(len(x.shape)))
     scales = _along(builder, np.asarray(scale, np.float32), axis, y)
@@ -221,18 +226,8 @@ def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec, axis: int 
     With an `axis` of `y`, `table` holds a row for each of its indices.
     """
     if axis is None and (found := target_rule(spec, "lut", table, x.dtype)) is not None:
-        arrays, lanes, look_up = found
         builder = KernelBuilder(spec)
-        source, tables = builder.operand(x), [builder.constant(array) for array in arrays]
-        problem = Elementwise(
-            y.shape,
-            (source,),
-            builder.output(y),
-            lambda operands, _: look_up(operands, tables),
-            lanes,
-            tuple(tables),
-        )
-        if (tile := whole_vectors(problem, lanes, problem.body)) is not None:
+        if (tile := _by_tables(builder, builder.operand(x), y, *found)) is not None:
             return builder.kernel("lut", [tile])
     builder = KernelBuilder(spec)
     # Indices are taken as unsigned: entry 0 of a row is that of the stored 0.
@@ -257,6 +252,27 @@ def lut_kernel(x: View, y: View, table: np.ndarray, spec: TargetSpec, axis: int 
     return _elementwise(
         builder, "lut", y, [source, starts], body, lanes=min(_WORD, builder.stored_lanes), tables=[entries]
     )
+
+
+def _by_tables(
+    builder: KernelBuilder,
+    source: Strided,
+    y: View,
+    arrays: Sequence[np.ndarray],
+    lanes: int,
+    look_up: Callable[[list[Expr], Sequence[Buffer]], Expr],
+) -> Tile | None:
+    """Vectors of a target's own form of a look-up; None where no such vector fits."""
+    tables = [builder.constant(array) for array in arrays]
+    problem = Elementwise(
+        y.shape,
+        (source,),
+        builder.output(y),
+        lambda operands, _: look_up(operands, tables),
+        lanes,
+        tuple(tables),
+    )
+    return whole_vectors(problem, lanes, problem.body)
 
 
 def _unsigned_lanes(value: Expr, dtype: str, lanes: int) -> Iterator[Expr]:

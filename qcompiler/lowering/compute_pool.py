@@ -18,6 +18,7 @@ from qcompiler.lowering.schedule_generic import (
     merge_axes,
     piece_start,
     power_of_two,
+    target_rule,
 )
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, buffer, int32, llvm, load, loop, splat, store, vector
 from qcompiler.lowering.view import View, row_major
@@ -110,7 +111,7 @@ def average_pool_kernel(
     count = prod(kernel)
     narrow = _sum_dtype(x.dtype, count)
     lanes = power_of_two(min(_sum_lanes(builder, narrow), x.shape[3]))
-    finish = _Finish(builder, requantize, count * zero_point, y.dtype)
+    finish = _Finish(builder, requantize, x.dtype, count, zero_point)
 
     def body(n: Expr, h: Expr, w: Expr, c: Expr) -> list[Stmt]:
         c = piece_start(c, lanes, x.shape[3])
@@ -161,7 +162,7 @@ def mean_kernel(
         reduced.over(fused),
         target,
         _sum_dtype(x.dtype, count),
-        _Finish(builder, requantize, count * zero_point, y.dtype),
+        _Finish(builder, requantize, x.dtype, count, zero_point),
     )
     return builder.kernel("mean", [_mean_along_rows(problem) or _mean_of_columns(problem)])
 
@@ -249,15 +250,20 @@ def _pool_loops(extents: Sequence[int], lanes: int) -> dict[str, int]:
 class _Finish:
     """From the sum of stored integers to the stored mean."""
 
-    def __init__(self, builder: KernelBuilder, requantize: Requantize, offset: int, dtype: str) -> None:
-        """`offset` is what the sum of as many zero points is."""
+    def __init__(
+        self, builder: KernelBuilder, requantize: Requantize, x_dtype: str, count: int, zero_point: int
+    ) -> None:
+        """For the sum of `count` elements of `x_dtype`."""
+        offset, info = count * zero_point, np.iinfo(x_dtype)
+        bound = count * max(int(info.max) - zero_point, zero_point - int(info.min))
         multiplier = np.asarray(requantize.multiplier).reshape(-1)
         if (multiplier == multiplier[0]).all():
             multiplier = multiplier[:1]
         self._requantize = replace(requantize, multiplier=multiplier)
         self._offset = offset
-        self._dtype = dtype
+        self._dtype = requantize.out_dtype
         self._arrays = requantize_constants(self._requantize, multiplier.size)
+        self._vectors = target_rule(builder.spec, "requantize", self._requantize, bound)
         self.buffers: list[Buffer] = []
         if multiplier.size > 1:
             self.buffers = [builder.constant(array) for array in self._arrays]
@@ -269,6 +275,8 @@ class _Finish:
             parameters = [Broadcast(value, lanes) if lanes > 1 else value for value in loaded]
         else:
             parameters = [splat(array[0].item(), str(array.dtype), lanes) for array in self._arrays]
+        if self._vectors and (result := self._vectors(acc, parameters, lanes)) is not None:
+            return result
         stored = requantize_expression(acc, parameters, self._requantize, lanes)
         return stored.astype(vector(self._dtype, lanes))
 

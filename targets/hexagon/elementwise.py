@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tvm import tirx
 
+from qcompiler.arithmetic.affine import dequantize
 from qcompiler.lowering.requantize import LARGEST_FRACTION, requantize_constants
-from qcompiler.lowering.tir import Buffer, Expr, llvm, splat
+from qcompiler.lowering.tir import Buffer, Expr, llvm, shuffle, splat
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.epilogue import clamped
 from qcompiler.targets.cpu.isa import isa_of
-from qcompiler.targets.hexagon.isa import BYTES, LANES, halves, hvx, is_native, pairs_of_words
-from qcompiler.targets.hexagon.lookup import look_up_bytes, table_registers
+from qcompiler.targets.hexagon.isa import BYTES, LANES, add_words, halves, hvx, is_native, pairs_of_words
+from qcompiler.targets.hexagon.lookup import look_up, table_registers
 from qcompiler.targets.hexagon.movement import move_planes
 from qcompiler.targets.hexagon.quantize import quantize_words
 from qcompiler.targets.hexagon.softmax import softmax_rows
@@ -29,15 +29,15 @@ _LOW_BITS = 15
 
 
 def lut_tables(table: np.ndarray, index_dtype: str, spec: TargetSpec) -> tuple[list[np.ndarray], int, LookUp] | None:
-    """256 entries in two registers, looked up by eight `vlut32`."""
-    if table.dtype.itemsize != 1 or table.shape != (256,):
+    """256 entries in two registers for each of their bytes, looked up by eight `vlut32`."""
+    if table.shape != (256,):
         return None
     by_byte = np.roll(table, 128) if index_dtype == "int8" else table
 
-    def look_up(operands: list[Expr], buffers: Sequence[Buffer]) -> Expr:
-        return tirx.reinterpret(f"{table.dtype}x{BYTES}", look_up_bytes(operands[0], buffers[0]))
+    def body(operands: list[Expr], buffers: Sequence[Buffer]) -> Expr:
+        return look_up(operands[0], buffers[0], str(table.dtype), isa_of(spec))
 
-    return [table_registers(by_byte)], BYTES, look_up
+    return [table_registers(by_byte)], BYTES, body
 
 
 def add_pairs(
@@ -48,27 +48,36 @@ def add_pairs(
     spec: TargetSpec,
 ) -> tuple[int, Body] | None:
     """The sum as products of pairs `(a, b)` of 16-bit words (`vdmpy`), the factors split into high and low bits."""
-    if any(np.dtype(dtype).itemsize > 1 for dtype in dtypes):
+    if "uint16" in dtypes or (dtypes[2] == "int16" and zero_points[2]):
         return None
     isa = isa_of(spec)
     factor_a, factor_b, shift = parameters
-    # Signed operands are shifted by 128, so that all of them are unsigned.
-    zeros = [zero + 128 * (dtype == "int8") for zero, dtype in zip(zero_points[:2], dtypes[:2], strict=True)]
-    offset = (1 << (shift - 1)) - zeros[0] * factor_a - zeros[1] * factor_b
+    offset = (1 << (shift - 1)) - zero_points[0] * factor_a - zero_points[1] * factor_b
     high = _pair(factor_a >> _LOW_BITS, factor_b >> _LOW_BITS)
     low = _pair(factor_a % (1 << _LOW_BITS), factor_b % (1 << _LOW_BITS))
 
     def body(operands: list[Expr], _: int) -> Expr:
-        a, b = (_unsigned(v, dtype) for v, dtype in zip(operands, dtypes, strict=False))
         parts = []
-        for bytes_ in (isa.interleave(a, b, 1, False), isa.interleave(a, b, 1, True)):
-            for words in pairs_of_words(bytes_, "uint8"):
-                acc = hvx("vdmpyhvsat", words, high) << _number(_LOW_BITS)
-                acc = hvx("vdmpyhvsat.acc", acc + _number(offset), words, low)
-                parts.append(acc >> _number(shift))
+        # All sums are modulo 2^32, since with the offset the whole sum is an int32; neither product saturates.
+        for words in zip(*map(_as_words, operands, dtypes[:2]), strict=True):
+            for half in (False, True):
+                pairs = isa.interleave(*words, 2, half)
+                products = [hvx("vdmpyhvsat", pairs, factors) for factors in (high, low)]
+                acc = add_words(products[0] << _number(_LOW_BITS), products[1])
+                parts.append(add_words(acc, _number(offset)) >> _number(shift))
         return clamped(isa.narrow(parts, zero_points[2], dtypes[2]), clamp, dtypes[2], isa)
 
     return BYTES, body
+
+
+def dequantize_table(
+    dtype: str, scale: float, zero_point: int, spec: TargetSpec
+) -> tuple[list[np.ndarray], int, LookUp] | None:
+    """The real numbers of all stored bytes as a table."""
+    if np.dtype(dtype).itemsize > 1:
+        return None
+    stored = np.arange(np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
+    return lut_tables(dequantize(stored, scale, zero_point), dtype, spec)
 
 
 def mul_words(
@@ -97,12 +106,38 @@ def mul_words(
     return BYTES, body
 
 
+def requantize_words(
+    requantize: Requantize, bound: int, spec: TargetSpec
+) -> Callable[[Expr, Sequence[Expr], int], Expr | None] | None:
+    """From accumulators up to `bound`, mantissas and shifts to stored integers: 32, 64 or 128 of them."""
+    if not is_native(requantize, bound):
+        return None
+    isa = isa_of(spec)
+    above_one = bool(np.max(requantize.multiplier) > LARGEST_FRACTION)
+
+    def finish(acc: Expr, parameters: Sequence[Expr], lanes: int) -> Expr | None:
+        if lanes % LANES or lanes > BYTES:
+            return None
+        mantissa, shift = (shuffle([parameter], range(LANES)) for parameter in parameters)
+        parts = [
+            isa.requantize_twice(shuffle([acc], range(i, i + LANES)), mantissa, shift, above_one)
+            for i in range(0, lanes, LANES)
+        ]
+        narrowed = isa.narrow((parts * 4)[:4], requantize.zero_point, requantize.out_dtype)
+        stored = clamped(narrowed, requantize.clamp, requantize.out_dtype, isa)
+        return stored if lanes == BYTES else shuffle([stored], range(lanes))
+
+    return finish
+
+
 RULES = {
     "lut": lut_tables,
     "add": add_pairs,
     "mul": mul_words,
+    "dequantize": dequantize_table,
     "quantize": quantize_words,
     "move": move_planes,
+    "requantize": requantize_words,
     "softmax": softmax_rows,
 }
 
@@ -116,7 +151,10 @@ def _pair(a: int, b: int) -> Expr:
     return _number(int(np.array([a, b], np.int16).view(np.int32)[0]))
 
 
-def _unsigned(value: Expr, dtype: str) -> Expr:
-    """Bytes as they are, or plus 128 if signed."""
-    value = tirx.reinterpret(f"uint8x{BYTES}", value)
-    return value ^ splat(128, "uint8", BYTES) if dtype == "int8" else value
+def _as_words(value: Expr, dtype: str) -> tuple[Expr, Expr]:
+    """128 elements as two registers of 64 words of 16 bits, in their order."""
+    if dtype != "int16":
+        return pairs_of_words(value, dtype)
+    half = BYTES // 2
+    first, second = (shuffle([value], range(start, start + half)) for start in (0, half))
+    return first, second

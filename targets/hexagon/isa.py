@@ -54,6 +54,21 @@ def vrmpy(acc: Expr, a: Expr, b: Expr, a_dtype: str, b_dtype: str) -> Expr:
     return hvx(f"{_VRMPY[a_dtype, b_dtype]}.acc", acc, a, b)
 
 
+def add_words(a: Expr, b: Expr) -> Expr:
+    """The sum modulo 2^32; LLVM takes it for granted that other sums do not leave int32."""
+    return hvx("vaddw", a, b)
+
+
+def subtract_words(a: Expr, b: Expr) -> Expr:
+    """The difference modulo 2^32."""
+    return hvx("vsubw", a, b)
+
+
+def multiply_words(a: Expr, b: Expr) -> Expr:
+    """The product modulo 2^32."""
+    return hvx("vmpyiewuh.acc", hvx("vmpyieoh", a, b), a, b)
+
+
 def _as_words(vector: Expr) -> Expr:
     return vector if str(vector.ty.dtype) in (WORDS, "int32") else tirx.reinterpret(WORDS, vector)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from tvm import tirx
 
-from qcompiler.lowering.tir import Buffer, Expr, int32, load
+from qcompiler.lowering.tir import Buffer, Expr, int32, load, shuffle
 from qcompiler.targets.cpu.isa import Isa
-from qcompiler.targets.hexagon.isa import BYTES, WORDS, hvx
+from qcompiler.targets.hexagon.isa import BYTES, hvx
 
 ENTRIES = 256
 _AT_ONCE = 32
@@ -23,19 +23,25 @@ def table_registers(table: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(planes.reshape(-1, 2, 2, BYTES // 2).transpose(0, 1, 3, 2)).reshape(-1)
 
 
-def look_up_bytes(index: Expr, registers: Buffer, plane: int = 0) -> Expr:
-    """A byte of the entries that 128 bytes name, by eight `vlut32`, which give 0 for what they do not find."""
-    starts = (2 * plane * BYTES, (2 * plane + 1) * BYTES)
-    loaded = [load(registers, start, BYTES) for start in starts]
+def look_up(index: Expr, registers: Buffer, dtype: str, isa: Isa) -> Expr:
+    """The entries of 1, 2 or 4 bytes that 128 bytes name, as a vector of that type."""
+    planes = [_look_up_bytes(index, registers, plane) for plane in range(np.dtype(dtype).itemsize)]
+    vectors = planes
+    if len(planes) > 1:
+        vectors = [isa.interleave(*planes[:2], 1, half) for half in (False, True)]
+    if len(planes) > 2:
+        upper = [isa.interleave(*planes[2:], 1, half) for half in (False, True)]
+        pairs = zip(vectors, upper, strict=True)
+        vectors = [isa.interleave(*pair, 2, half) for pair in pairs for half in (False, True)]
+    lanes = BYTES // len(planes)
+    typed = [tirx.reinterpret(f"{dtype}x{lanes}", vector) for vector in vectors]
+    return shuffle(typed, range(BYTES)) if len(typed) > 1 else typed[0]
+
+
+def _look_up_bytes(index: Expr, registers: Buffer, plane: int) -> Expr:
+    """One byte of the entries, by eight `vlut32`, which give 0 for what they do not find."""
+    loaded = [load(registers, (2 * plane + i) * BYTES, BYTES) for i in range(2)]
     found = hvx("vlutvvb", index, loaded[0], int32(0))
     for part in range(1, ENTRIES // _AT_ONCE):
         found = hvx("vlutvvb.oracc", found, index, loaded[part * _AT_ONCE // BYTES], int32(part))
-    return found
-
-
-def look_up_words(index: Expr, registers: Buffer, isa: Isa) -> list[Expr]:
-    """The entries of 32 bits that 128 bytes name, in four vectors, in their order."""
-    planes = [tirx.reinterpret(f"uint8x{BYTES}", look_up_bytes(index, registers, plane)) for plane in range(4)]
-    low, high = ([isa.interleave(*planes[i : i + 2], 1, half) for half in (False, True)] for i in (0, 2))
-    words = [isa.interleave(*pair, 2, half) for pair in zip(low, high, strict=True) for half in (False, True)]
-    return [tirx.reinterpret(WORDS, vector) for vector in words]
+    return tirx.reinterpret(f"uint8x{BYTES}", found)

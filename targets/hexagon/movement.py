@@ -7,22 +7,23 @@ from tvm import tirx
 
 from qcompiler.lowering.schedule_generic import Elementwise, piece_start, power_of_two
 from qcompiler.lowering.tir import Expr, Stmt, Tile, int32, load, shuffle, store
-from qcompiler.targets.cpu.isa import isa_of
+from qcompiler.targets.cpu.isa import Isa, isa_of
 from qcompiler.targets.hexagon.isa import BYTES, LANES, hvx
 from qcompiler.targets.spec import TargetSpec
 
+_PLANES = (2, 3, 4, 8, 16)
 _FEWEST = 32
 """Elements of a plane that are worth whole vectors."""
 
 
 def move_planes(problem: Elementwise, spec: TargetSpec) -> Tile | None:
-    """Up to four planes of bytes interleaved, as from `[C, H, W]` to `[H, W, C]`; vectors are read past rows' ends."""
+    """A few planes of bytes interleaved, as from `[C, H, W]` to `[H, W, C]`; vectors are read past rows' ends."""
     x, y = problem.inputs[0], problem.output
     planes = problem.extents[-1]
     if (
         np.dtype(str(y.buffer.dtype)).itemsize > 1
         or x.selectors
-        or not 2 <= planes <= 4
+        or planes not in _PLANES
         or y.strides[-1] != 1
         or 1 not in x.strides[:-1]
     ):
@@ -37,16 +38,8 @@ def move_planes(problem: Elementwise, spec: TargetSpec) -> Tile | None:
     def body(*indices: Expr) -> list[Stmt]:
         indices = (*indices[:across], piece_start(indices[across], pixels, width), *indices[across + 1 :])
         start = x.offset(indices)
-        loaded = [load(x.buffer, start + plane * x.strides[-1], BYTES) for plane in range(planes)]
-        pairs = [
-            [isa.interleave(loaded[i], loaded[min(i + 1, planes - 1)], 1, high) for high in (False, True)]
-            for i in range(0, planes, 2)
-        ]
-        vectors = pairs[0]
-        if planes > 2:
-            vectors = [
-                isa.interleave(*halves, 2, high) for halves in zip(*pairs, strict=True) for high in (False, True)
-            ]
+        vectors = [load(x.buffer, start + plane * x.strides[-1], BYTES) for plane in range(planes)]
+        vectors = _woven([*vectors, vectors[-1]] if planes == 3 else vectors, isa)
         if planes == 3:
             vectors = _without_every_fourth(vectors)
         return _stored(y.buffer, y.offset(indices), vectors, pixels * planes)
@@ -54,6 +47,19 @@ def move_planes(problem: Elementwise, spec: TargetSpec) -> Tile | None:
     loops = {f"i{axis}": extent for axis, extent in enumerate((*problem.extents[:-1], 1))}
     loops[f"i{across}"] = -(-width // pixels)
     return Tile("planes", loops, body, problem.reads, [y.buffer])
+
+
+def _woven(vectors: list[Expr], isa: Isa) -> list[Expr]:
+    """The first bytes of all vectors, a power of two of them, then the second ones, and so on."""
+    unit, groups = 1, [[vector] for vector in vectors]
+    while len(groups) > 1:
+        pairs = zip(groups[::2], groups[1::2], strict=True)
+        groups = [
+            [isa.interleave(*v, unit, high) for v in zip(*pair, strict=True) for high in (False, True)]
+            for pair in pairs
+        ]
+        unit *= 2
+    return groups[0]
 
 
 def _without_every_fourth(vectors: list[Expr]) -> list[Expr]:

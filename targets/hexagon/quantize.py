@@ -21,7 +21,7 @@ from tvm import tirx
 from qcompiler.lowering.tir import Expr, shuffle, splat
 from qcompiler.targets.cpu.epilogue import clamped
 from qcompiler.targets.cpu.isa import isa_of
-from qcompiler.targets.hexagon.isa import BYTES, LANES, hvx
+from qcompiler.targets.hexagon.isa import BYTES, LANES, hvx, multiply_words, subtract_words
 from qcompiler.targets.spec import TargetSpec
 
 _MANTISSA_BITS = 23
@@ -70,7 +70,8 @@ def _quotient(x: Expr, scale: int, reach: int) -> Expr:
     shift = (size >> number(_MANTISSA_BITS)) - number(exponent - 4)
     high = hvx("vmpyowh.rnd.sacc", hvx("vmpyewuh", m, number(reciprocal)), m, number(reciprocal))
     k = hvx("vasrwv", high, number(27) - shift)
-    rest = hvx("vaslwv", m, shift) - number(8 * mantissa) - k * number(16 * mantissa)
+    above = subtract_words(hvx("vaslwv", m, shift), number(8 * mantissa))
+    rest = subtract_words(above, multiply_words(k, number(16 * mantissa)))
     half_bit = hvx("vaslwv", number(mantissa), (size - number(scale + 20 * step)) >> number(_MANTISSA_BITS))
     bound = half_bit ^ (number(0) - (k & number(1)))
     k = tirx.Select(rest > bound, k + number(1), k)

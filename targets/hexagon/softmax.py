@@ -13,7 +13,7 @@ from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, buffer, load, loop,
 from qcompiler.lowering.view import row_major
 from qcompiler.targets.cpu.isa import isa_of
 from qcompiler.targets.hexagon.isa import BYTES, LANES, hvx
-from qcompiler.targets.hexagon.lookup import look_up_words, table_registers
+from qcompiler.targets.hexagon.lookup import look_up, table_registers
 from qcompiler.targets.spec import TargetSpec
 
 _PARTS = BYTES // LANES
@@ -97,11 +97,10 @@ def _columns(
             return [store(largest, 0, tirx.max(load(largest, 0, BYTES), element(j)), BYTES)]
 
         def add_entries(j: Expr) -> list[Stmt]:
-            statements = []
             top, value = (tirx.reinterpret(f"uint8x{BYTES}", v) for v in (load(largest, 0, BYTES), element(j)))
-            for i, words in enumerate(look_up_words(top - value, entries, isa)):
+            statements = [store(kept, j * BYTES, look_up(top - value, entries, "int32", isa), BYTES)]
+            for i in range(_PARTS):
                 place = j * BYTES + i * LANES
-                statements.append(store(kept, place, words, LANES))
                 statements.append(_set(totals[i], load(totals[i], 0, LANES) + load(kept, place, LANES)))
             return statements
 
