@@ -113,7 +113,7 @@ class Interleaved(DepthwiseTile):
 
     @property
     def fits(self) -> bool:
-        return max(PARTS * self.rows * self.columns, 2 * PARTS * self.quads) <= self.isa.registers // 2
+        return PARTS * self.rows * self.columns <= self.isa.registers // 2
 
     @property
     def cycles(self) -> float:
