@@ -297,6 +297,8 @@ def compile(
     form: str = "bundle",
     threads: bool = False,
     prefix: str = "model",
+    tune: int = 0,
+    tuning_database: Path_ | None = None,
     **options: Any,
 ) -> Bundle:
     """Compiles a model to a bundle: libraries, C header, weights, manifest, IR dumps, QDQ model, report, recipe.
@@ -306,6 +308,9 @@ def compile(
     holds `model.tvm.so`, a Relax executable for TVM's runtime (docs/bundle.md). With `threads` the work is cut so that
     threads can share it; how many is decided when it runs (`Bundle.set_threads`). `prefix` begins all C names and
     the libraries' names, so that several models fit into one program.
+
+    With `tune`, so many choices of kernels are measured on this machine, and the fastest taken. `tuning_database` is a
+    folder for what was found, TVM's own database: its kernels need no measuring again (docs/tvm.md).
 
     Raises:
         QCompilerError: see the subclasses. Nothing is written then.
@@ -325,6 +330,8 @@ def compile(
         form=form,
         threads=threads,
         prefix=prefix,
+        tune=tune,
+        tuning_database=None if tuning_database is None else Path(tuning_database),
         options={"write_recipe": write_recipe, **options},
     )
 

@@ -34,7 +34,7 @@ from qcompiler.ir.values import (
 )
 from qcompiler.lowering.aot import CompiledProgram
 from qcompiler.lowering.device import DeviceProgram
-from qcompiler.lowering.lower import Lowering, lower
+from qcompiler.lowering.lower import Lowering
 from qcompiler.model import Model
 from qcompiler.passes.plan_layout import channels_last
 from qcompiler.pipeline import Progress
@@ -42,6 +42,7 @@ from qcompiler.report.describe import describe_model
 from qcompiler.report.placement import placement_notes
 from qcompiler.targets.spec import resolve_target
 from qcompiler.targets.toolchain import AARCH64_LINUX
+from qcompiler.tuning import Tuning
 
 FORMS = ("bundle", "tvm")
 TVM_LIBRARY = "model.tvm.so"
@@ -60,6 +61,8 @@ def write(
     form: str,
     threads: bool,
     prefix: str,
+    tune: int,
+    tuning_database: Path | None,
     options: Mapping[str, Any],
 ) -> Bundle:
     """See `qcompiler.compile`."""
@@ -72,7 +75,8 @@ def write(
         )
     spec = resolve_target(target)
     if spec.driver:
-        _check_for_device(target, embed_weights, threads)
+        _check_for_device(target, embed_weights, threads, tune > 0 or tuning_database is not None)
+    tuning = Tuning(tune, tuning_database, spec)
     with tempfile.TemporaryDirectory() as scratch:
         dumps = dump_ir or Path(scratch) / "ir"
         if not isinstance(model, Quantized):
@@ -86,12 +90,11 @@ def write(
             dumps = Path(scratch) / "ir"
             dumps.mkdir()
             model.model.save(dumps / "000_program.mlir")
-        progress.step("lower")
-        lowering = lower(model.model, spec, progress)
+        lowering = tuning.lower(model.model, progress)
         progress.step("build")
         machine = {"kind": spec.driver} if spec.driver else lowering.kernels.tvm_target(spec)
         compiled = _build(lowering, machine, threads, prefix)
-        notes = [*model.notes]
+        notes = [*model.notes, *tuning.notes]
         if isinstance(compiled, DeviceProgram):
             notes += placement_notes(lowering.program, compiled)
         files: dict[str, bytes | str | Path] = {
@@ -131,8 +134,10 @@ def write(
         return write_bundle(output, contents)
 
 
-def _check_for_device(target: str, embed_weights: bool, threads: bool) -> None:
+def _check_for_device(target: str, embed_weights: bool, threads: bool, tunes: bool) -> None:
     """Refuses options of code for a CPU."""
+    if tunes:
+        raise PipelineError(f"kernels for {target} are not tuned; leave out --tune and --tuning-database (tune=N)")
     if threads:
         raise PipelineError(f"{target} is a GPU, which shares its work by itself; leave out --threads (threads=True)")
     if embed_weights:

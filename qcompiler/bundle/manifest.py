@@ -108,6 +108,8 @@ class StepInfo:
     """Name of the function in the libraries; steps may share one."""
     macs: int
     """Multiply-adds, if it is an integer matrix product or convolution."""
+    tuned: bool = False
+    """Whether a tuning database chose the kernel among those of its rule."""
 
 
 @dataclass(frozen=True)

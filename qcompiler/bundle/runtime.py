@@ -207,12 +207,12 @@ class Bundle:
                 "library: run it there, or here with --emulate (load_bundle(..., emulate=True))"
             )
         architecture = str(self.manifest.target.get("mtriple", "")).partition("-")[0]
-        if architecture and architecture != _machine():
+        if architecture and architecture != machine():
             raise BundleError(
                 f"{self.path} is for {self.manifest.target.get('name', architecture)}, and this machine is "
-                f"{_machine()}: run it there, or here with --emulate (load_bundle(..., emulate=True))"
+                f"{machine()}: run it there, or here with --emulate (load_bundle(..., emulate=True))"
             )
-        available = _cpu_flags()
+        available = own_cpu_flags()
         if available is not None and (lacking := sorted(set(self.manifest.cpu_flags) - available)):
             raise BundleError(
                 f"{self.path} needs the CPU features {', '.join(lacking)}, which this machine lacks; "
@@ -281,13 +281,13 @@ class Bundle:
         return data.view(tensor.dtype).reshape(tensor.shape)
 
 
-def _machine() -> str:
+def machine() -> str:
     """The architecture of this machine as LLVM's triples spell it."""
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
-def _cpu_flags() -> set[str] | None:
+def own_cpu_flags() -> set[str] | None:
     """Features of this machine's CPU, None where the system does not tell."""
     try:
         text = CPUINFO.read_text(encoding="utf-8")

@@ -187,7 +187,7 @@ def _manifest(contents: BundleContents) -> Manifest:
         inputs=contents.inputs,
         outputs=contents.outputs,
         steps=tuple(
-            StepInfo(s.kernel.rule, s.location, s.inputs, s.outputs, symbol, s.macs)
+            StepInfo(s.kernel.rule, s.location, s.inputs, s.outputs, symbol, s.macs, s.kernel.is_tuned)
             for s, symbol in zip(program.steps, _symbols(compiled), strict=True)
         ),
         buffers={

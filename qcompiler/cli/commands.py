@@ -38,6 +38,8 @@ def compile_command(options: Namespace) -> None:
             form=options.format,
             threads=options.threads,
             prefix=options.prefix,
+            tune=options.tune,
+            tuning_database=options.tuning_database,
             **quantization(options),
             dump_ir=options.dump_ir,
             progress=shown,

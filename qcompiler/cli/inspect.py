@@ -43,6 +43,8 @@ def print_bundle(bundle: BundleDescription) -> None:
     bound = bytes_text(bundle.arena_lower_bound)
     print(f"  arena      {bytes_text(bundle.arena_bytes)}, {ratio:.2f} times the {bound} that live at the same time")
     print(f"  kernels    {_counts(bundle.kernels)}")
+    if bundle.tuned:
+        print(f"  tuned      {len(bundle.tuned)} of them: {', '.join(bundle.tuned)}")
     for note in bundle.notes:
         print(f"  note       {note}")
     print_description(bundle.program)

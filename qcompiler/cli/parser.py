@@ -136,6 +136,12 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         help="first part of all C names, for several models in one program (default: model)",
     )
     parser.add_argument(
+        "--tune", type=positive, default=0, metavar="N", help="measure N choices of kernels on this machine"
+    )
+    parser.add_argument(
+        "--tuning-database", type=Path, metavar="DIR", help="where tuning keeps what it finds, and need not find again"
+    )
+    parser.add_argument(
         "--format", default="bundle", metavar="bundle|tvm", help="tvm: a Relax executable for TVM's runtime as well"
     )
     _dump(parser)

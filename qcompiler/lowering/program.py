@@ -25,6 +25,8 @@ import numpy as np
 if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
+    from .space import Space
+
 SLACK = 64
 ALIGNMENT = 64
 
@@ -42,6 +44,10 @@ class Kernel:
     constants: tuple[np.ndarray, ...] = ()
     scratch: tuple[tuple[tuple[int, ...], str], ...] = ()
     """Shape and dtype of each temporary buffer; contents are undefined on entry."""
+    space: Space | None = field(default=None, repr=False)
+    """What its rule could have chosen otherwise."""
+    is_tuned: bool = False
+    """Whether a tuning database made the rule's choice."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ REPORT = "report.json"
 class BundleDescription:
     """Sizes are bytes; `kernels` counts the steps of a run by the schedule rule that made them.
 
+    `tuned` are the locations of those that a tuning database chose.
     `code_bytes` is the size of the shared library, or of the kernels' source in a bundle with a driver.
     `arena_lower_bound` is the largest sum of buffers that live at the same time; no plan can need less.
     `cpu_flags` are the CPU features that the code needs, as Linux names them.
@@ -33,6 +34,7 @@ class BundleDescription:
     arena_lower_bound: int
     total_bytes: int
     kernels: dict[str, int]
+    tuned: tuple[str, ...]
     passes: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     dumps: tuple[str, ...]
@@ -63,6 +65,7 @@ def describe_bundle(bundle: Bundle) -> BundleDescription:
         arena_lower_bound=manifest.arena_lower_bound,
         total_bytes=sum(sizes.values()),
         kernels=dict(Counter(step.rule for step in manifest.steps).most_common()),
+        tuned=tuple(step.location for step in manifest.steps if step.tuned),
         passes=passes,
         notes=notes,
         dumps=tuple(sorted(name for name in manifest.files if name.endswith(".mlir"))),

@@ -9,8 +9,9 @@ from qcompiler.tvm.lower import Lower, pipeline, target
 from qcompiler.tvm.partition import Partition
 from qcompiler.tvm.quantize import Quantize, passes
 from qcompiler.tvm.regions import region_model, regions
+from qcompiler.tvm.tune import tune
 
-__all__ = ["Lower", "Partition", "Quantize", "passes", "pipeline", "region_model", "regions", "target"]
+__all__ = ["Lower", "Partition", "Quantize", "passes", "pipeline", "region_model", "regions", "target", "tune"]
 
 for _kind in vars(errors).values():
     if isinstance(_kind, type):  # so that they leave a pass as they were raised in it

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from math import prod
+from contextlib import nullcontext
 
 import numpy as np
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 from tvm.ir import Expr
 from tvm.ir.transform import Pass, PassContext, Sequential
 from tvm.relax import Function
-from tvm.s_tir import SBlock, SBlockRealize
+from tvm.s_tir.meta_schedule.database import Database
 from tvm.target import Target
-from tvm.tirx import PrimFunc
 
 from qcompiler.errors import TargetError
 from qcompiler.ir.values import body, shape
-from qcompiler.lowering.contraction import forbid_contraction
 from qcompiler.lowering.lower import Lowering, lower
-from qcompiler.lowering.parallel import without_marks
-from qcompiler.lowering.program import SLACK, Kernel, Program, Step
+from qcompiler.lowering.program import Program, Step
+from qcompiler.lowering.tensors import padded, tensor_function
 from qcompiler.targets.spec import TargetSpec, resolve_target
 from qcompiler.tvm.regions import region_model, regions
+
+_OPAQUE = 8
+"""The pattern of a function (`OpPatternKind`) that fusion leaves alone."""
 
 
 def target(name: str = "host") -> Target:
@@ -44,11 +45,12 @@ def _machine(spec: TargetSpec) -> dict[str, object]:
     return import_module(spec.kernels).tvm_target(spec)
 
 
-def Lower(name: str = "host") -> Pass:
+def Lower(name: str = "host", database: Database | None = None) -> Pass:
     """A pass that replaces each region by calls of the scheduled integer kernels of a target, in place.
 
     The kernels are private TIR functions named after the nodes they compute. They are marked as scheduled, and as
-    opaque to fusion. Their results are those of the interpreter and of the bundle, to the bit.
+    opaque to fusion. Their results are those of the interpreter and of the bundle, to the bit. Choices that a tuning
+    database has (`qcompiler.tvm.tune`) are taken from `database`, or from the one in effect (`with database:`).
 
     Raises:
         TargetError: as `target` does.
@@ -62,7 +64,8 @@ def Lower(name: str = "host") -> Pass:
         found = regions(module)
         lowered = {}
         for region, variable in found.items():
-            lowering = lower(region_model(module, region), spec)
+            with database or nullcontext():
+                lowering = lower(region_model(module, region), spec)
             lowered[variable] = _function(builder, lowering, module[variable], region)
         module = builder.get()
         for variable, function in list(module.functions_items()):
@@ -75,19 +78,21 @@ def Lower(name: str = "host") -> Pass:
     return tvm.transform.module_pass(run, opt_level=0, name="qcompiler.lower")
 
 
-def pipeline(name: str = "host") -> Pass:
+def pipeline(name: str = "host", database: Database | None = None) -> Pass:
     """A pipeline for `relax.build(module, target(name), relax_pipeline=pipeline(name))`: `Lower`, then TVM's own.
+
+    `database` is as in `Lower`.
 
     Raises:
         TargetError: as `target` does.
     """
-    return Sequential([Lower(name), relax.get_default_pipeline(target(name))], name="qcompiler.pipeline")
+    return Sequential([Lower(name, database), relax.get_default_pipeline(target(name))], name="qcompiler.pipeline")
 
 
 def _function(builder: relax.BlockBuilder, lowering: Lowering, old: Function, region: str) -> Function:
     """The region's function with calls of kernels as its body.
 
-    Tensors between kernels are flat and `SLACK` bytes longer than their contents, as kernels may read past the end.
+    Tensors between kernels are flat and longer than their contents (`padded`).
     """
     program, block = lowering.program, body(lowering.model.module)
     results = dict(zip(program.outputs, block.last_op.operands, strict=True))
@@ -129,17 +134,13 @@ def _call(
 
     def kind(name: str) -> tuple[tuple[int, ...], str]:
         buffer = program.buffers[name]
-        return (
-            (tuple(extents[name]), buffer.dtype)
-            if name in extents
-            else (_flat(buffer.shape, buffer.dtype), buffer.dtype)
-        )
+        return (tuple(extents[name]), buffer.dtype) if name in extents else padded(buffer.shape, buffer.dtype)
 
     inputs = [kind(name) for name in step.inputs]
-    fixed = [(_flat(array.shape, str(array.dtype)), str(array.dtype)) for array in step.kernel.constants]
+    fixed = [padded(array.shape, str(array.dtype)) for array in step.kernel.constants]
     outputs = [kind(name) for name in step.outputs]
-    outputs += [(_flat(extent, dtype), dtype) for extent, dtype in step.kernel.scratch]
-    function = _wrapped(step.kernel, [*inputs, *fixed, *outputs])
+    outputs += [padded(extent, dtype) for extent, dtype in step.kernel.scratch]
+    function = tensor_function(step.kernel, [*inputs, *fixed, *outputs]).with_attr("op_pattern", _OPAQUE)
     label = re.sub("[^0-9A-Za-z]+", "_", f"{region}_{step.location}").strip("_")[:80]
     variable = builder.add_func(function, label)
     arguments = [values[name] for name in step.inputs] + [_constant(a, constants) for a in step.kernel.constants]
@@ -147,30 +148,11 @@ def _call(
     return relax.op.call_tir(variable, relax.Tuple(arguments), kinds[0] if len(kinds) == 1 else kinds)
 
 
-def _flat(extents: tuple[int, ...], dtype: str) -> tuple[int]:
-    return (prod(extents) + SLACK // np.dtype(dtype).itemsize,)
-
-
 def _constant(array: np.ndarray, known: dict[tuple[bytes, str], Expr]) -> Expr:
     """The array, flat and with slack; equal arrays are one constant."""
     key = (array.tobytes(), str(array.dtype))
     if key not in known:
-        padded = np.zeros(_flat(array.shape, str(array.dtype)), array.dtype)
-        padded[: array.size] = array.reshape(-1)
-        known[key] = relax.const(padded, str(array.dtype))
+        memory = np.zeros(*padded(array.shape, str(array.dtype)))
+        memory[: array.size] = array.reshape(-1)
+        known[key] = relax.const(memory, str(array.dtype))
     return known[key]
-
-
-def _wrapped(kernel: Kernel, parameters: list[tuple[tuple[int, ...], str]]) -> PrimFunc:
-    """The kernel as a function of tensors of other shapes, whose memory begins with its own buffers."""
-    function = without_marks(forbid_contraction(kernel.func))
-    outer = [
-        tirx.decl_buffer(extent, dtype, f"{inner.name}_memory")
-        for inner, (extent, dtype) in zip(function.params, parameters, strict=True)
-    ]
-    views = [tirx.DeclBuffer(inner, data=memory.data) for inner, memory in zip(function.params, outer, strict=True)]
-    attributes = {"s_tir": True, "tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": 8}
-    root = function.body.block if isinstance(function.body, SBlockRealize) else None
-    inner, buffers = (function.body, []) if root is None else (root.body, root.alloc_buffers)
-    block = SBlock([], [], [], "root", tirx.SeqStmt([*views, inner]), None, buffers)
-    return PrimFunc(outer, SBlockRealize([], True, block)).with_attr(attributes)

@@ -11,7 +11,8 @@ from qcompiler.lowering.compute_conv import generic_conv
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.tir import buffer
 from qcompiler.lowering.workload import ConvWorkload
-from qcompiler.targets.cpu.dense import Dense, constant_kernel
+from qcompiler.targets.cpu.choices import Dense
+from qcompiler.targets.cpu.dense import constant_kernel
 from qcompiler.targets.cpu.depthwise import conv_depthwise, is_regular
 from qcompiler.targets.cpu.isa import QUAD, isa_of
 from qcompiler.targets.spec import TargetSpec

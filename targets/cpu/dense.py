@@ -23,6 +23,7 @@ from tvm.s_tir import Schedule
 
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.requantize import requantize_constants
+from qcompiler.lowering.space import Space, decide
 from qcompiler.lowering.tir import (
     Buffer,
     Expr,
@@ -39,90 +40,15 @@ from qcompiler.lowering.tir import (
     shuffle,
 )
 from qcompiler.lowering.workload import Requantize
+from qcompiler.targets.cpu.choices import FIRST_LEVEL_CACHE, Dense, DenseChoice, RegisterTile, dense_choices
 from qcompiler.targets.cpu.epilogue import Epilogue, Target, start_of
 from qcompiler.targets.cpu.isa import Isa, product_isas_of
+from qcompiler.targets.cpu.plain import plain_products
 from qcompiler.targets.cpu.products import Products
 from qcompiler.targets.spec import TargetSpec
 
-_FIRST_LEVEL_CACHE = 24 * 1024
-"""Bytes of weights that stay in the first-level cache beside the activations."""
-
 _PREFETCHING_TILES = 32
 """Most tiles that share a block of weights and still gain by prefetching the next."""
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A matrix product over a grid of output pixels; steps are in elements of the flat buffers."""
-
-    grid: tuple[int, int, int]
-    """Images (or batch entries), rows, columns."""
-    x_steps: tuple[int, int, int]
-    x_origin: int
-    y_steps: tuple[int, int, int]
-    y_origin: int
-    taps: tuple[int, int]
-    tap_steps: tuple[int, int]
-    run: int
-    groups: int
-    """Groups of channels that read `run` bytes each, `run` apart."""
-    channels: int
-    """Output channels of one group."""
-    x_dtype: str
-    merged: int = 1
-    """Neighbouring pixels of a row that are computed as one, whose channels are those of all of them."""
-
-    def dots(self, depth: int) -> int:
-        """Dot products of `depth` elements in one run."""
-        return -(-self.run // depth)
-
-    def steps(self, depth: int) -> int:
-        """Dot products of `depth` elements that one accumulator takes."""
-        return self.taps[0] * self.taps[1] * self.dots(depth)
-
-
-@dataclass(frozen=True)
-class RegisterTile:
-    rows: int
-    columns: int
-    vectors: int
-
-    @property
-    def pixels(self) -> int:
-        return self.rows * self.columns
-
-
-def choose_tile(dense: Dense, isa: Isa) -> RegisterTile | None:
-    """The tile with the fewest estimated cycles; None if the grid is too small for the instruction set."""
-    return min(_tiles(dense, isa), key=lambda tile: (_cycles(dense, tile, isa), -tile.columns), default=None)
-
-
-def choose(dense: Dense, isas: Sequence[Isa]) -> tuple[Isa, RegisterTile]:
-    """The instruction set and its tile with the fewest estimated cycles; the last instruction set takes any grid."""
-    chosen = [(isa, tile) for isa in isas if (tile := choose_tile(dense, isa)) is not None]
-    return min(chosen, key=lambda choice: _cycles(dense, choice[1], choice[0]))
-
-
-def _tiles(dense: Dense, isa: Isa) -> list[RegisterTile]:
-    _, height, width = dense.grid
-    needed, most = -(-dense.channels // isa.channels), isa.accumulators * isa.pixels
-    return [
-        RegisterTile(rows, columns, vectors)
-        for rows in range(1, min(height, most) + 1)
-        for columns in range(1, min(width // dense.merged, most // rows) + 1)
-        for vectors in range(1, min(needed, most // (rows * columns)) + 1)
-        if rows * columns % isa.pixels == 0 and isa.fits(rows * columns, vectors)
-    ]
-
-
-def _cycles(dense: Dense, tile: RegisterTile, isa: Isa) -> float:
-    _, height, width = dense.grid
-    blocks = -(-dense.channels // (isa.channels * tile.vectors))
-    count = -(-height // tile.rows) * -(-width // (tile.columns * dense.merged)) * blocks
-    accumulators = tile.pixels * tile.vectors // isa.pixels
-    steps = dense.steps(isa.depth)
-    step = isa.step_cycles(tile.pixels, tile.vectors, dense.dots(isa.depth), steps)
-    return dense.groups * count * (steps * step + isa.tile_cycles(accumulators))
 
 
 @dataclass(frozen=True)
@@ -290,39 +216,21 @@ def prefetch_step(tiles: int, step_bytes: int, weight_bytes: int) -> int:
     The `tiles` that share a block fetch all of the next one into the second-level cache meanwhile. Many tiles hide
     the fetching of their block anyway; a single one has no time to fetch ahead.
     """
-    if not 1 < tiles <= _PREFETCHING_TILES or weight_bytes <= _FIRST_LEVEL_CACHE:
+    if not 1 < tiles <= _PREFETCHING_TILES or weight_bytes <= FIRST_LEVEL_CACHE:
         return 0
     return -(-step_bytes // tiles)
 
 
-def schedule_tile(params: Sequence[Buffer], tiles: Sequence[Tile], weight_bytes: int, stripe: int = 0) -> Schedule:
-    """The kernel's schedule: channel blocks innermost if all weights stay in the first-level cache.
-
-    Then `stripe`, if not 0, is the number of neighbouring tiles that take one block of channels after the other.
-    """
+def schedule_tile(params: Sequence[Buffer], tiles: Sequence[Tile], stripe: int) -> Schedule:
+    """The kernel's schedule: `stripe` neighbouring tiles take one block of channels after the other; 0: all tiles."""
     schedule = function(params, tiles)
-    if weight_bytes > _FIRST_LEVEL_CACHE:
-        reorder(schedule, "tile", "nchw")
-    elif stripe:
+    if stripe > 1:
         loops = loops_of(schedule, "tile")
         outer, inner = schedule.split(loops["w"], [None, stripe])
         schedule.reorder(loops["n"], loops["h"], outer, loops["c"], inner)
     else:
-        reorder(schedule, "tile", "nhwc")
+        reorder(schedule, "tile", "nhwc" if stripe else "nchw")
     return schedule
-
-
-def stripe_of(dense: Dense, tile: RegisterTile, isa: Isa) -> int:
-    """Tiles of a row whose activations and results stay in the second-level cache; 0 if one tile is enough.
-
-    A block's weights can stay in registers, while a single tile's activations would.
-    """
-    if not isa.stripe_bytes:
-        return 0
-    tiles = -(-dense.grid[2] // (tile.columns * dense.merged))
-    size = tile.rows * tile.columns * dense.merged * (dense.x_steps[2] + dense.y_steps[2])
-    most = max(1, isa.stripe_bytes // size)
-    return max(count for count in range(1, min(tiles, most) + 1) if tiles % count == 0)
 
 
 def constant_kernel(
@@ -336,25 +244,30 @@ def constant_kernel(
     spec: TargetSpec,
 ) -> Kernel:
     """A matrix product with constant weights, int8 `[group, channel, tap row, tap column, run]`."""
-    isa, tile = choose(dense, [isa for isa in product_isas_of(spec) if isa.takes(weights)])
-    blocks = channel_blocks(dense.channels, tile.vectors, isa.channels)
-    packed = pack_weights(weights, blocks, isa)
-    sums = weights.sum((2, 3, 4), np.int64).reshape(-1)
-    start = start_of(isa, requantize, acc_bound)
-    shifted = bias + start - isa.bias_offset(dense.x_dtype) * sums
-    constants = (packed, *packed_parameters(shifted, requantize, dense.groups, isa.spread(blocks.channels)))
-    hides = isa.hides_constants(tile.pixels, tile.vectors, dense.steps(isa.depth))
-    constants = (*constants, np.zeros(1, np.int32)) if hides else constants
-    buffers = constant_buffers(constants)
-    parameters, zero = (buffers[2:-1], buffers[-1]) if hides else (buffers[2:], None)
-    epilogue = Epilogue(isa, requantize, parameters, acc_bound, start)
-    block = dense_tile(dense, tile, isa, x, buffers[0], buffers[1], epilogue, y, zero=zero)
-    schedule = schedule_tile([x, *buffers, y], [block], packed.nbytes, stripe_of(dense, tile, isa))
-    return Kernel(schedule.mod["main"], rule_name(spec, isa, "dense", tile), constants)
+
+    def make(choice: DenseChoice) -> Kernel:
+        isa, tile = choice.isa, choice.tile
+        blocks = channel_blocks(dense.channels, tile.vectors, isa.channels)
+        packed = pack_weights(weights, blocks, isa)
+        sums = weights.sum((2, 3, 4), np.int64).reshape(-1)
+        start = start_of(isa, requantize, acc_bound)
+        shifted = bias + start - isa.bias_offset(dense.x_dtype) * sums
+        constants = (packed, *packed_parameters(shifted, requantize, dense.groups, isa.spread(blocks.channels)))
+        hides = isa.hides_constants(tile.pixels, tile.vectors, dense.steps(isa.depth))
+        constants = (*constants, np.zeros(1, np.int32)) if hides else constants
+        buffers = constant_buffers(constants)
+        parameters, zero = (buffers[2:-1], buffers[-1]) if hides else (buffers[2:], None)
+        epilogue = Epilogue(isa, requantize, parameters, acc_bound, start)
+        block = dense_tile(dense, tile, isa, x, buffers[0], buffers[1], epilogue, y, zero=zero)
+        schedule = schedule_tile([x, *buffers, y], [block], choice.stripe)
+        return Kernel(schedule.mod["main"], rule_name(spec, choice, "dense"), constants)
+
+    choices = dense_choices(dense, [isa for isa in product_isas_of(spec) if isa.takes(weights)])
+    return decide(Space(plain_products(dense, "dense", x.shape, y.shape, requantize, spec), choices, make))
 
 
-def rule_name(spec: TargetSpec, isa: Isa, rule: str, tile: RegisterTile) -> str:
-    return f"{spec.instruction_set}{isa.form}-{rule}-{tile.pixels}x{tile.vectors}"
+def rule_name(spec: TargetSpec, choice: DenseChoice, rule: str) -> str:
+    return f"{spec.instruction_set}{choice.isa.form}-{rule}-{choice.tile.pixels}x{choice.tile.vectors}"
 
 
 def tile_start(index: Expr, size: int, extent: int) -> Expr:

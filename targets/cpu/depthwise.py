@@ -5,17 +5,21 @@ How the products of such a tile come about stands in `depthwise_tiles`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
 from qcompiler.lowering.program import Kernel
+from qcompiler.lowering.space import Space, decide
 from qcompiler.lowering.tir import Expr, Stmt, Tile, buffer, constant_buffers, function, load, reorder, shuffle, store
 from qcompiler.lowering.workload import ConvWorkload
+from qcompiler.targets.cpu.choices import Dense
 from qcompiler.targets.cpu.dense import packed_parameters, tile_start
 from qcompiler.targets.cpu.depthwise_tiles import DepthwiseTile, Interleaved, Widened
 from qcompiler.targets.cpu.epilogue import PARTS, STORED, Epilogue
 from qcompiler.targets.cpu.isa import BYTES, Isa, isas_of
+from qcompiler.targets.cpu.plain import plain_products
 from qcompiler.targets.spec import TargetSpec
 
 _MOST_VECTORS = 192
@@ -29,10 +33,18 @@ def conv_depthwise(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray
         return None
     weights = weights.astype(np.int8)
     isa = min(isas_of(spec), key=lambda isa: (-(-channels // isa.bytes), isa.lanes))
-    form = _choose(workload, isa)
-    if form.input_vectors > _MOST_VECTORS:
+    choices = _choices(workload, isa)
+    if not choices:
         return None
+    shapes = workload.x_shape, workload.y_shape
+    plain = plain_products(_as_dense(workload), "depthwise", *shapes, workload.requantize, spec)
+    return decide(Space(plain, choices, lambda choice: _kernel(workload, choice, weights, bias, spec)))
 
+
+def _kernel(
+    workload: ConvWorkload, choice: DepthwiseChoice, weights: np.ndarray, bias: np.ndarray, spec: TargetSpec
+) -> Kernel:
+    channels, form, isa = workload.oc, choice.form, choice.form.isa
     rows, columns, group = form.rows, form.columns, isa.bytes
     count = -(-channels // group)
     stored = min(channels, group)
@@ -83,7 +95,7 @@ def conv_depthwise(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray
     }
     tile = Tile("tile", loops, body, [x, weight_buffer, bias_buffer, *parameters], [y])
     schedule = function([x, weight_buffer, bias_buffer, *parameters, y], [tile])
-    reorder(schedule, "tile", "nhwg" if packed.nbytes <= isa.kept_weights else "nghw")
+    reorder(schedule, "tile", "nhwg" if choice.stripe else "nghw")
     return Kernel(
         schedule.mod["main"],
         f"{spec.instruction_set}-depthwise-{rows}x{columns}x{isa.bytes}",
@@ -97,8 +109,19 @@ def is_regular(workload: ConvWorkload, weights: np.ndarray) -> bool:
     return types_fit and weights.min() >= -128 and weights.max() <= 127
 
 
-def _choose(workload: ConvWorkload, isa: Isa) -> DepthwiseTile:
-    """The tile with the fewest estimated cycles."""
+@dataclass(frozen=True)
+class DepthwiseChoice:
+    form: DepthwiseTile
+    stripe: int
+    """1: every tile takes all groups of channels, one after the other; 0: all tiles take one group after the other."""
+
+    @property
+    def decisions(self) -> dict[str, int | str]:
+        return {"rows": self.form.rows, "columns": self.form.columns, "stripe": self.stripe}
+
+
+def _choices(workload: ConvWorkload, isa: Isa) -> list[DepthwiseChoice]:
+    """All choices, those with the fewest estimated cycles first; none if the kernel is too large for this rule."""
     most_columns = min(4, workload.ow) if workload.dilations[1] == 1 else 1
     kind = Widened if isa.multiplies_words else Interleaved
     candidates = [
@@ -109,5 +132,31 @@ def _choose(workload: ConvWorkload, isa: Isa) -> DepthwiseTile:
     def cycles(tile: DepthwiseTile) -> float:
         return -(-workload.oh // tile.rows) * -(-workload.ow // tile.columns) * tile.cycles
 
-    fitting = [candidate for candidate in candidates if candidate.fits]
-    return min(fitting or candidates[:1], key=cycles)
+    fitting = sorted([tile for tile in candidates if tile.fits] or candidates[:1], key=cycles)
+    if fitting[0].input_vectors > _MOST_VECTORS:
+        return []
+    groups = -(-workload.oc // isa.bytes)
+    found = []
+    for tile in fitting:
+        usual = int(groups * tile.weight_bytes <= isa.kept_weights)
+        found += [DepthwiseChoice(tile, stripe) for stripe in ((usual, 1 - usual) if groups > 1 else (usual,))]
+    return [choice for choice in found if choice.form.input_vectors <= _MOST_VECTORS]
+
+
+def _as_dense(workload: ConvWorkload) -> Dense:
+    """The workload as a product of groups of one channel."""
+    x_row, y_row = workload.x_shape[1], workload.y_shape[1]
+    x_image, y_image = (shape[0] // workload.n * shape[1] for shape in (workload.x_shape, workload.y_shape))
+    return Dense(
+        grid=(workload.n, workload.oh, workload.ow),
+        x_steps=(x_image, workload.strides[0] * x_row, workload.strides[1] * workload.ic),
+        x_origin=workload.x_origin,
+        y_steps=(y_image, y_row, workload.oc),
+        y_origin=workload.y_origin,
+        taps=(workload.kh, workload.kw),
+        tap_steps=(workload.dilations[0] * x_row, workload.dilations[1] * workload.ic),
+        run=1,
+        groups=workload.oc,
+        channels=1,
+        x_dtype=workload.x_dtype,
+    )

@@ -78,6 +78,11 @@ class DepthwiseTile(ABC):
     def cycles(self) -> float:
         """Estimated cycles of one tile."""
 
+    @property
+    @abstractmethod
+    def weight_bytes(self) -> int:
+        """Bytes of packed weights of one group of channels."""
+
     @abstractmethod
     def pack(self, weights: np.ndarray) -> np.ndarray:
         """Weights `[group, vector, lane, KH, KW]` in the order in which the tile reads them, group by group."""
@@ -126,6 +131,10 @@ class Interleaved(DepthwiseTile):
             + self.rows * self.columns * PARTS * 2.5
             + 10
         )
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.workload.kh * len(self.pairs) * PARTS * self.isa.bytes
 
     def pack(self, weights: np.ndarray) -> np.ndarray:
         taps = np.zeros((*weights.shape[:4], len(self.pairs), QUAD), np.int8)
@@ -176,6 +185,10 @@ class Widened(DepthwiseTile):
         taps = self.workload.kh * self.workload.kw
         outputs = self.rows * self.columns * PARTS
         return len(self.uses) * self.pixels * 3 + self.rows * taps + outputs * (taps + 5) + 20
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.workload.kh * self.workload.kw * PARTS * self.isa.lanes * 2
 
     def pack(self, weights: np.ndarray) -> np.ndarray:
         # [group, vector, lane, kernel row, tap] to [group, kernel row, tap, vector, lane]

@@ -12,24 +12,23 @@ import numpy as np
 from qcompiler.arithmetic.grouped import effective_weights
 from qcompiler.lowering.compute_conv import generic_matmul
 from qcompiler.lowering.program import Kernel
+from qcompiler.lowering.space import Space, decide
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, buffer, constant_buffers, int32, load, loop, splat, store
 from qcompiler.lowering.workload import MatmulWorkload
+from qcompiler.targets.cpu.choices import Dense, DenseChoice, RegisterTile, dense_choices
 from qcompiler.targets.cpu.dense import (
-    Dense,
-    RegisterTile,
     channel_blocks,
-    choose,
     pack_channels,
     pack_weights,
     packed_parameters,
     rule_name,
     schedule_tile,
-    stripe_of,
     tile_start,
 )
 from qcompiler.targets.cpu.epilogue import STORED, Epilogue, Target, start_of
 from qcompiler.targets.cpu.isa import Isa, product_isas_of
 from qcompiler.targets.cpu.matmul import dense_of
+from qcompiler.targets.cpu.plain import plain_products
 from qcompiler.targets.cpu.products import Products
 from qcompiler.targets.spec import TargetSpec
 
@@ -46,7 +45,27 @@ def grouped_kernel(
         return generic_matmul(replace(workload, b_dtype="int16"), effective, bias)
     dense = replace(dense_of(workload), taps=(len(factors), 1), tap_steps=(group, 0), run=group)
     halved = [replace(isa, accumulators=isa.accumulators // 2) for isa in product_isas_of(spec) if isa.takes(b)]
-    isa, tile = choose(dense, halved)
+    plain = plain_products(dense, "grouped", workload.a_shape, workload.y_shape, workload.requantize, spec)
+    return decide(
+        Space(
+            plain,
+            dense_choices(dense, halved),
+            lambda choice: _kernel(workload, dense, choice, b, factors, effective, bias, spec),
+        )
+    )
+
+
+def _kernel(
+    workload: MatmulWorkload,
+    dense: Dense,
+    choice: DenseChoice,
+    b: np.ndarray,
+    factors: np.ndarray,
+    effective: np.ndarray,
+    bias: np.ndarray,
+    spec: TargetSpec,
+) -> Kernel:
+    isa, tile, group = choice.isa, choice.tile, dense.run
     blocks = channel_blocks(workload.n, tile.vectors, isa.channels)
     lanes = isa.spread(blocks.channels)
     filled = np.zeros((len(factors) * group, workload.n), np.int8)
@@ -62,8 +81,8 @@ def grouped_kernel(
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
     epilogue = Epilogue(isa, workload.requantize, buffers[3:], workload.acc_bound, magic)
     block = _tile(dense, workload.k, tile, isa, x, buffers[:3], epilogue, y)
-    schedule = schedule_tile([x, *buffers, y], [block], packed.nbytes, stripe_of(dense, tile, isa))
-    return Kernel(schedule.mod["main"], rule_name(spec, isa, "grouped", tile), constants)
+    schedule = schedule_tile([x, *buffers, y], [block], choice.stripe)
+    return Kernel(schedule.mod["main"], rule_name(spec, choice, "grouped"), constants)
 
 
 def _tile(

@@ -14,6 +14,7 @@ from tvm import tirx
 
 from qcompiler.lowering.compute_conv import generic_matmul
 from qcompiler.lowering.program import Kernel
+from qcompiler.lowering.space import Space, decide
 from qcompiler.lowering.tir import (
     Buffer,
     Expr,
@@ -29,11 +30,10 @@ from qcompiler.lowering.tir import (
     store,
 )
 from qcompiler.lowering.workload import MatmulWorkload
+from qcompiler.targets.cpu.choices import Dense, DenseChoice, dense_choices
 from qcompiler.targets.cpu.dense import (
     ChannelBlocks,
-    Dense,
     channel_blocks,
-    choose,
     constant_kernel,
     dense_tile,
     pack_channels,
@@ -41,11 +41,11 @@ from qcompiler.targets.cpu.dense import (
     packed_parameters,
     rule_name,
     schedule_tile,
-    stripe_of,
     tile_start,
 )
 from qcompiler.targets.cpu.epilogue import STORED, Epilogue, start_of
 from qcompiler.targets.cpu.isa import BYTES, Isa, product_isas_of
+from qcompiler.targets.cpu.plain import plain_products
 from qcompiler.targets.spec import TargetSpec
 
 _SUM_LANES = 16
@@ -76,7 +76,22 @@ def matmul_packed(
         return None
     dense = dense_of(workload)
     any_weights = np.array([-128], np.int8)
-    isa, tile = choose(dense, [isa for isa in product_isas_of(spec) if isa.takes(any_weights)])
+    choices = dense_choices(dense, [isa for isa in product_isas_of(spec) if isa.takes(any_weights)])
+    rule, matrices = "packed" if b is None else "packed-constant", prod(workload.b_batch)
+    plain = plain_products(dense, rule, workload.a_shape, workload.y_shape, workload.requantize, spec, matrices)
+    return decide(Space(plain, choices, lambda choice: _packed(workload, dense, choice, b, bias, spec)))
+
+
+def _packed(
+    workload: MatmulWorkload,
+    dense: Dense,
+    choice: DenseChoice,
+    b: np.ndarray | None,
+    bias: np.ndarray | None,
+    spec: TargetSpec,
+) -> Kernel:
+    """The kernel of `matmul_packed` for one choice."""
+    isa, tile = choice.isa, choice.tile
     blocks = channel_blocks(workload.n, tile.vectors, isa.channels)
     lanes = isa.spread(blocks.channels)
     matrices = prod(workload.b_batch)
@@ -116,10 +131,9 @@ def matmul_packed(
     epilogue = Epilogue(isa, workload.requantize, parameter_buffers, workload.acc_bound, magic)
     batch_of = None if matrices == 1 else (lambda n: n)
     tiles.append(dense_tile(dense, tile, isa, a, weights, columns, epilogue, y, rows, batch_of))
-    weight_bytes = prod(packed_shape) // matrices
-    schedule = schedule_tile([*inputs, *buffers, y, *scratch], tiles, weight_bytes, stripe_of(dense, tile, isa))
+    schedule = schedule_tile([*inputs, *buffers, y, *scratch], tiles, choice.stripe)
     shapes = tuple((tuple(int(n) for n in s.shape), str(s.dtype)) for s in scratch)
-    return Kernel(schedule.mod["main"], rule_name(spec, isa, "packed", tile), tuple(constants), shapes)
+    return Kernel(schedule.mod["main"], rule_name(spec, choice, "packed"), tuple(constants), shapes)
 
 
 def matmul_generic(workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec) -> Kernel:

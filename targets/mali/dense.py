@@ -34,7 +34,8 @@ from qcompiler.lowering.tir import (
     store,
 )
 from qcompiler.lowering.workload import Requantize
-from qcompiler.targets.cpu.dense import Dense, channel_blocks
+from qcompiler.targets.cpu.choices import Dense
+from qcompiler.targets.cpu.dense import channel_blocks
 from qcompiler.targets.mali.machine import occupancy_factor, with_work_group
 
 QUAD = 4
