@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from onnx import NodeProto, helper
-from tvm.ir import Expr, GenericConst, Type
+from tvm.ir import Call, Expr, GenericConst, Type
 from tvm.relax import ShapeExpr, TensorType, Var
 from tvm.tirx import FloatImm, IntImm
 
@@ -100,3 +100,11 @@ def dtype_of(value: Expr | Type) -> np.dtype:
 def require(condition: object, reason: str) -> None:
     if not condition:
         raise NotUnderstood(reason)
+
+
+def ints(values: Sequence[Any]) -> list[int]:
+    return [int(value) for value in values]
+
+
+Rule = Callable[[Emitter, Call], Value]
+"""Emits the nodes of a call of one operator; raises `NotUnderstood` if its attributes have none."""
