@@ -14,6 +14,9 @@ from small_graphs import GRAPHS, Graph, feeds_of, onnxruntime_outputs
 from tvm import relax
 from tvm.ir.instrument import DumpIR, PassTimingInstrument, pass_instrument
 from tvm.relax.frontend.onnx import from_onnx
+from tvm.s_tir import dlight
+from tvm.s_tir.dlight.base import ScheduleRule
+from tvm_ffi import structural_equal
 
 import qcompiler
 import qcompiler.tvm as qtvm
@@ -232,3 +235,41 @@ def test_errors_name_what_is_wrong(quantized: tvm.IRModule) -> None:
         qtvm.Lower()(qtvm.Partition()(module))
     with pytest.raises(ModelError, match="no region 'q9'; it has main_q0"):
         qtvm.region_model(quantized, "q9")
+
+
+def test_loops_can_be_scheduled_by_dlight(quantized: tvm.IRModule) -> None:
+    """Ours among other rules: each takes what it knows, and kernels are those that Lower schedules itself."""
+    plain = qtvm.Lower(schedule=False)(quantized)
+    waiting = [v.name_hint for v, f in plain.functions_items() if is_waiting(f)]
+    assert waiting
+    seen: list[str] = []
+
+    @ScheduleRule.from_callable("others")
+    def others(func: tvm.tirx.PrimFunc, target: tvm.target.Target, tunable: bool) -> None:
+        seen.append(str(func))
+
+    with qtvm.target():
+        done = tvm.transform.Sequential(
+            [
+                relax.transform.LegalizeOps(),
+                dlight.ApplyDefaultSchedule(*qtvm.schedule_rules(), others, dlight.cpu.GEMV()),
+            ]
+        )(plain)
+    assert not any(is_waiting(done[name]) for name in waiting)
+    assert not any("qcompiler.loops" in text for text in seen)
+    expected = qtvm.Lower()(quantized)
+    for name in waiting:
+        assert structural_equal(done[name].body, expected[name].body, map_free_vars=True)
+    for feeds in feeds_of(classifier(), seed=2)[:2]:
+        assert run(done, feeds)[0].tobytes() == run(quantized, feeds)[0].tobytes()
+
+
+def is_waiting(function: tvm.ir.BaseFunc) -> bool:
+    return isinstance(function, tvm.tirx.PrimFunc) and not function.attrs.get("tirx.is_scheduled")
+
+
+def test_rules_of_dlight_leave_other_functions_alone() -> None:
+    module = relax.transform.LegalizeOps()(relax_module(small()))
+    (rule,) = qtvm.schedule_rules()
+    functions = [f for f in module.functions.values() if isinstance(f, tvm.tirx.PrimFunc)]
+    assert functions and all(rule.apply(f, qtvm.target(), False) is None for f in functions)

@@ -13,6 +13,7 @@ from tvm import tirx
 
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.requantize import requantize_constants, requantize_expression
+from qcompiler.lowering.schedules import ACCUMULATE, scheduled_kernel
 from qcompiler.lowering.tir import (
     Access,
     Buffer,
@@ -22,11 +23,8 @@ from qcompiler.lowering.tir import (
     constant_buffers,
     function,
     int32,
-    loops_of,
 )
 from qcompiler.lowering.workload import ConvWorkload, MatmulWorkload, Requantize
-
-_VECTOR_LANES = (16, 8, 4)
 
 
 def generic_conv(workload: ConvWorkload, weights: np.ndarray, bias: np.ndarray) -> Kernel:
@@ -164,6 +162,7 @@ def _kernel(
         reads=lambda **axes: [*operands(**axes), (bias, [channel(**axes)])],
         update=lambda **axes: tirx.BufferLoad(*accumulator(**axes)) + product(**axes),
         initial=lambda **axes: tirx.BufferLoad(bias, [channel(**axes)]),
+        order=ACCUMULATE,
     )
     finish = ElementBlock(
         "requantize",
@@ -174,20 +173,8 @@ def _kernel(
         update=value,
     )
     y, _ = result(**dict.fromkeys(spatial, int32(0)))
-    schedule = function([*inputs, *constants, y], [accumulate, finish], [acc])
-    lanes = next((lanes for lanes in _VECTOR_LANES if spatial["c"] % lanes == 0), 1)
-    _, inner = schedule.split(loops_of(schedule, "requantize")["c"], [None, lanes])
-    outer = schedule.get_loops(schedule.get_sblock("requantize"))[-2]
-    block = schedule.get_sblock("accumulate")
-    schedule.compute_at(block, outer, preserve_unit_loops=True)
-    first, *rest = schedule.get_loops(block)[-len(reduction) :]
-    lane = schedule.get_loops(block)[-len(reduction) - 1]
-    schedule.reorder(first, *rest, lane)
-    if lanes > 1:
-        schedule.vectorize(lane)
-        schedule.vectorize(inner)
-    schedule.decompose_reduction(block, first)
-    return Kernel(schedule.mod["main"], rule, arrays)
+    func = function([*inputs, *constants, y], [accumulate, finish], [acc]).mod["main"]
+    return scheduled_kernel(func, rule, arrays)
 
 
 def _int32_of(access: Access) -> Expr:

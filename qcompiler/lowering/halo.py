@@ -73,26 +73,28 @@ def with_border(kernel: Kernel, shape: Shape, halo: Halo, value: int, *, device:
     """
     if not any(halo):
         return kernel
-    params = kernel.func.params
-    y = params[len(params) - len(kernel.scratch) - 1]
-    realize = kernel.func.body
-    root = realize.block
-    border = [tile.statement() for tile in _border_tiles(y, shape, halo, value, device)]
-    extended = SBlock(
-        root.iter_vars,
-        root.reads,
-        root.writes,
-        root.name_hint,
-        block([root.body, *border]),
-        root.init,
-        root.alloc_buffers,
-        root.match_buffers,
-        root.annotations,
-    )
-    func = tirx.PrimFunc(
-        params, SBlockRealize(realize.iter_values, realize.predicate, extended), attrs=kernel.func.attrs
-    )
-    return replace(kernel, func=func)
+    parameters = kernel.func.params
+    number = len(parameters) - len(kernel.scratch) - 1
+
+    def extended(func: tirx.PrimFunc) -> tirx.PrimFunc:
+        border = _border_tiles(func.params[number], shape, halo, value, device)
+        realize = func.body
+        root = realize.block
+        body = SBlock(
+            root.iter_vars,
+            root.reads,
+            root.writes,
+            root.name_hint,
+            block([root.body, *(tile.statement() for tile in border)]),
+            root.init,
+            root.alloc_buffers,
+            root.match_buffers,
+            root.annotations,
+        )
+        return tirx.PrimFunc(func.params, SBlockRealize(realize.iter_values, realize.predicate, body), attrs=func.attrs)
+
+    plain = None if kernel.plain is None else extended(kernel.plain)
+    return replace(kernel, func=extended(kernel.func), plain=plain)
 
 
 def _border_tiles(y: Buffer, shape: Shape, halo: Halo, value: int, device: bool) -> list[Tile]:

@@ -44,6 +44,8 @@ class Kernel:
     constants: tuple[np.ndarray, ...] = ()
     scratch: tuple[tuple[tuple[int, ...], str], ...] = ()
     """Shape and dtype of each temporary buffer; contents are undefined on entry."""
+    plain: PrimFunc | None = field(default=None, repr=False)
+    """The function before its loops were scheduled (`qcompiler.lowering.schedules`); None if they are as they were."""
     space: Space | None = field(default=None, repr=False)
     """What its rule could have chosen otherwise."""
     is_tuned: bool = False

@@ -23,18 +23,19 @@ def padded(extents: Sequence[int], dtype: str) -> Kind:
     return (prod(extents) + SLACK // np.dtype(dtype).itemsize,), dtype
 
 
-def tensor_function(kernel: Kernel, parameters: Sequence[Kind]) -> PrimFunc:
+def tensor_function(kernel: Kernel, parameters: Sequence[Kind], *, schedule: bool = True) -> PrimFunc:
     """The kernel as a function of tensors of other shapes, whose memory begins with its own buffers.
 
-    It is marked as scheduled and runs on one thread; products and additions stay apart.
+    It is marked as scheduled unless it is left plain, and runs on one thread; products and additions stay apart.
     """
-    function = without_marks(forbid_contraction(kernel.func))
+    plain = None if schedule else kernel.plain
+    function = without_marks(forbid_contraction(plain or kernel.func))
     outer = [
         tirx.decl_buffer(extent, dtype, f"{inner.name}_memory")
         for inner, (extent, dtype) in zip(function.params, parameters, strict=True)
     ]
     views = [tirx.DeclBuffer(inner, data=memory.data) for inner, memory in zip(function.params, outer, strict=True)]
-    attributes = {"s_tir": True, "tirx.noalias": True, "tirx.is_scheduled": True}
+    attributes = {"s_tir": True, "tirx.noalias": True, "tirx.is_scheduled": plain is None}
     root = function.body.block if isinstance(function.body, SBlockRealize) else None
     inner, buffers = (function.body, []) if root is None else (root.body, root.alloc_buffers)
     block = SBlock([], [], [], "root", tirx.SeqStmt([*views, inner]), None, buffers)

@@ -85,6 +85,10 @@ def block(statements: list[Stmt]) -> Stmt:
     return statements[0] if len(statements) == 1 else SeqStmt(statements)
 
 
+LOOPS = "qcompiler.loops"
+"""Annotation of a block whose loops are to be scheduled: how, as `qcompiler.lowering.schedules` reads it."""
+
+
 @dataclass
 class Tile:
     """A loop nest around one opaque block, as a list of these makes a kernel.
@@ -98,6 +102,8 @@ class Tile:
     reads: Sequence[Buffer]
     writes: Sequence[Buffer]
     temporaries: list[Buffer] = field(default_factory=list)
+    order: str = ""
+    """The block's `LOOPS`; empty if its loops stay as they are."""
 
     def local(self, lanes: int, dtype: str) -> Buffer:
         """A temporary that lives in a register if it is always accessed as a whole."""
@@ -114,6 +120,7 @@ class Tile:
             self.name,
             block(self.body(*[axis.var for axis in axes])),
             alloc_buffers=self.temporaries,
+            annotations=_annotations(self.order),
         )
         return _nest(self.loops, inner)
 
@@ -136,6 +143,8 @@ class ElementBlock:
     reads: Callable[..., list[Access]]
     update: Callable[..., Expr]
     initial: Callable[..., Expr] | None = None
+    order: str = ""
+    """As in `Tile`."""
 
     def statement(self) -> Stmt:
         spatial = [_axis(name, extent, tirx.IterVar.DataPar) for name, extent in self.spatial.items()]
@@ -151,6 +160,7 @@ class ElementBlock:
             self.name,
             BufferStore(target, self.update(**variables), indices),
             init,
+            annotations=_annotations(self.order),
         )
         return _nest(extents, inner)
 
@@ -162,6 +172,10 @@ def buffer(name: str, shape: Sequence[int], dtype: str) -> Buffer:
 def constant_buffers(arrays: Sequence[np.ndarray]) -> list[Buffer]:
     """Parameters for the packed constants of a kernel."""
     return [buffer(f"c{i}", array.shape, str(array.dtype)) for i, array in enumerate(arrays)]
+
+
+def _annotations(order: str) -> dict[str, str]:
+    return {LOOPS: order} if order else {}
 
 
 def _axis(name: str, extent: int, kind: int) -> tirx.IterVar:
@@ -199,9 +213,3 @@ def loops_of(schedule: Schedule, name: str) -> dict[str, LoopRV]:
     """The loops around a block by the names of their variables, outermost first."""
     loops = schedule.get_loops(schedule.get_sblock(name))
     return {schedule.get(loop).loop_var.name: loop for loop in loops}
-
-
-def reorder(schedule: Schedule, tile: str, order: Sequence[str]) -> None:
-    """Nests the loops of the block `tile` in the given order, outermost first."""
-    loops = loops_of(schedule, tile)
-    schedule.reorder(*[loops[name] for name in order])

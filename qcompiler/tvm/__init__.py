@@ -9,9 +9,21 @@ from qcompiler.tvm.lower import Lower, pipeline, target
 from qcompiler.tvm.partition import Partition
 from qcompiler.tvm.quantize import Quantize, passes
 from qcompiler.tvm.regions import region_model, regions
+from qcompiler.tvm.schedule import schedule_rules
 from qcompiler.tvm.tune import tune
 
-__all__ = ["Lower", "Partition", "Quantize", "passes", "pipeline", "region_model", "regions", "target", "tune"]
+__all__ = [
+    "Lower",
+    "Partition",
+    "Quantize",
+    "passes",
+    "pipeline",
+    "region_model",
+    "regions",
+    "schedule_rules",
+    "target",
+    "tune",
+]
 
 for _kind in vars(errors).values():
     if isinstance(_kind, type):  # so that they leave a pass as they were raised in it

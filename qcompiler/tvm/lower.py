@@ -45,12 +45,13 @@ def _machine(spec: TargetSpec) -> dict[str, object]:
     return import_module(spec.kernels).tvm_target(spec)
 
 
-def Lower(name: str = "host", database: Database | None = None) -> Pass:
+def Lower(name: str = "host", database: Database | None = None, *, schedule: bool = True) -> Pass:
     """A pass that replaces each region by calls of the scheduled integer kernels of a target, in place.
 
     The kernels are private TIR functions named after the nodes they compute. They are marked as scheduled, and as
     opaque to fusion. Their results are those of the interpreter and of the bundle, to the bit. Choices that a tuning
     database has (`qcompiler.tvm.tune`) are taken from `database`, or from the one in effect (`with database:`).
+    Without `schedule`, functions that have loops to schedule are left plain for `schedule_rules`.
 
     Raises:
         TargetError: as `target` does.
@@ -66,7 +67,7 @@ def Lower(name: str = "host", database: Database | None = None) -> Pass:
         for region, variable in found.items():
             with database or nullcontext():
                 lowering = lower(region_model(module, region), spec)
-            lowered[variable] = _function(builder, lowering, module[variable], region)
+            lowered[variable] = _function(builder, lowering, module[variable], region, schedule)
         module = builder.get()
         for variable, function in list(module.functions_items()):
             if variable in lowered:
@@ -89,7 +90,7 @@ def pipeline(name: str = "host", database: Database | None = None) -> Pass:
     return Sequential([Lower(name, database), relax.get_default_pipeline(target(name))], name="qcompiler.pipeline")
 
 
-def _function(builder: relax.BlockBuilder, lowering: Lowering, old: Function, region: str) -> Function:
+def _function(builder: relax.BlockBuilder, lowering: Lowering, old: Function, region: str, schedule: bool) -> Function:
     """The region's function with calls of kernels as its body.
 
     Tensors between kernels are flat and longer than their contents (`padded`).
@@ -104,7 +105,7 @@ def _function(builder: relax.BlockBuilder, lowering: Lowering, old: Function, re
     with builder.function(f"{region}_lowered", parameters, private=True):
         with builder.dataflow():
             for step in program.steps:
-                called = _call(builder, step, program, extents, values, constants, region)
+                called = _call(builder, step, program, extents, values, constants, region, schedule)
                 names = [*step.outputs, *("" for _ in step.kernel.scratch)]
                 if len(names) == 1:
                     values[names[0]] = builder.emit(called)
@@ -129,6 +130,7 @@ def _call(
     values: Mapping[str, Expr],
     constants: dict[tuple[bytes, str], Expr],
     region: str,
+    schedule: bool,
 ) -> Expr:
     """The call of one step's kernel; scratch memory is further results that nobody reads."""
 
@@ -140,7 +142,9 @@ def _call(
     fixed = [padded(array.shape, str(array.dtype)) for array in step.kernel.constants]
     outputs = [kind(name) for name in step.outputs]
     outputs += [padded(extent, dtype) for extent, dtype in step.kernel.scratch]
-    function = tensor_function(step.kernel, [*inputs, *fixed, *outputs]).with_attr("op_pattern", _OPAQUE)
+    function = tensor_function(step.kernel, [*inputs, *fixed, *outputs], schedule=schedule).with_attr(
+        "op_pattern", _OPAQUE
+    )
     label = re.sub("[^0-9A-Za-z]+", "_", f"{region}_{step.location}").strip("_")[:80]
     variable = builder.add_func(function, label)
     arguments = [values[name] for name in step.inputs] + [_constant(a, constants) for a in step.kernel.constants]

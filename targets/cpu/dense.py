@@ -19,10 +19,10 @@ from itertools import product
 
 import numpy as np
 from tvm import tirx
-from tvm.s_tir import Schedule
 
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.requantize import requantize_constants
+from qcompiler.lowering.schedules import scheduled_kernel
 from qcompiler.lowering.space import Space, decide
 from qcompiler.lowering.tir import (
     Buffer,
@@ -34,13 +34,11 @@ from qcompiler.lowering.tir import (
     int32,
     load,
     loop,
-    loops_of,
     prefetch,
-    reorder,
     shuffle,
 )
 from qcompiler.lowering.workload import Requantize
-from qcompiler.targets.cpu.choices import FIRST_LEVEL_CACHE, Dense, DenseChoice, RegisterTile, dense_choices
+from qcompiler.targets.cpu.choices import FIRST_LEVEL_CACHE, Dense, DenseChoice, dense_choices
 from qcompiler.targets.cpu.epilogue import Epilogue, Target, start_of
 from qcompiler.targets.cpu.isa import Isa, product_isas_of
 from qcompiler.targets.cpu.plain import plain_products
@@ -105,8 +103,7 @@ def packed_parameters(
 
 def dense_tile(
     dense: Dense,
-    tile: RegisterTile,
-    isa: Isa,
+    choice: DenseChoice,
     x: Buffer,
     weights: Buffer,
     bias: Buffer,
@@ -122,6 +119,7 @@ def dense_tile(
     channels. `batch_of` gives the entry of `weights` and `bias` that an image uses, where there are several.
     `zero` holds one int32 of that value: what LLVM cannot know to be the same for all tiles it does not keep.
     """
+    tile, isa = choice.tile, choice.isa
     images, height, width = dense.grid
     blocks = channel_blocks(dense.channels, tile.vectors, isa.channels)
     count = len(blocks.channels)
@@ -206,7 +204,7 @@ def dense_tile(
         return statements + epilogue.store(result, y, parts)
 
     reads = [x, weights, bias, *epilogue.parameters, *([] if row_terms is None else [row_terms])]
-    result = Tile("tile", loops, body, reads, [y])
+    result = Tile("tile", loops, body, reads, [y], order=loop_order(choice.stripe))
     return result
 
 
@@ -221,16 +219,11 @@ def prefetch_step(tiles: int, step_bytes: int, weight_bytes: int) -> int:
     return -(-step_bytes // tiles)
 
 
-def schedule_tile(params: Sequence[Buffer], tiles: Sequence[Tile], stripe: int) -> Schedule:
-    """The kernel's schedule: `stripe` neighbouring tiles take one block of channels after the other; 0: all tiles."""
-    schedule = function(params, tiles)
+def loop_order(stripe: int) -> str:
+    """The order of the loops for a `DenseChoice.stripe`, as `Tile` takes it."""
     if stripe > 1:
-        loops = loops_of(schedule, "tile")
-        outer, inner = schedule.split(loops["w"], [None, stripe])
-        schedule.reorder(loops["n"], loops["h"], outer, loops["c"], inner)
-    else:
-        reorder(schedule, "tile", "nhwc" if stripe else "nchw")
-    return schedule
+        return f"n h w c w*{stripe}"
+    return "n h w c" if stripe else "n c h w"
 
 
 def constant_kernel(
@@ -258,9 +251,9 @@ def constant_kernel(
         buffers = constant_buffers(constants)
         parameters, zero = (buffers[2:-1], buffers[-1]) if hides else (buffers[2:], None)
         epilogue = Epilogue(isa, requantize, parameters, acc_bound, start)
-        block = dense_tile(dense, tile, isa, x, buffers[0], buffers[1], epilogue, y, zero=zero)
-        schedule = schedule_tile([x, *buffers, y], [block], choice.stripe)
-        return Kernel(schedule.mod["main"], rule_name(spec, choice, "dense"), constants)
+        block = dense_tile(dense, choice, x, buffers[0], buffers[1], epilogue, y, zero=zero)
+        func = function([x, *buffers, y], [block]).mod["main"]
+        return scheduled_kernel(func, rule_name(spec, choice, "dense"), constants)
 
     choices = dense_choices(dense, [isa for isa in product_isas_of(spec) if isa.takes(weights)])
     return decide(Space(plain_products(dense, "dense", x.shape, y.shape, requantize, spec), choices, make))

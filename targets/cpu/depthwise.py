@@ -11,8 +11,9 @@ from itertools import product
 import numpy as np
 
 from qcompiler.lowering.program import Kernel
+from qcompiler.lowering.schedules import scheduled_kernel
 from qcompiler.lowering.space import Space, decide
-from qcompiler.lowering.tir import Expr, Stmt, Tile, buffer, constant_buffers, function, load, reorder, shuffle, store
+from qcompiler.lowering.tir import Expr, Stmt, Tile, buffer, constant_buffers, function, load, shuffle, store
 from qcompiler.lowering.workload import ConvWorkload
 from qcompiler.targets.cpu.choices import Dense
 from qcompiler.targets.cpu.dense import packed_parameters, tile_start
@@ -93,14 +94,10 @@ def _kernel(
         "w": -(-workload.ow // columns),
         "g": count,
     }
-    tile = Tile("tile", loops, body, [x, weight_buffer, bias_buffer, *parameters], [y])
-    schedule = function([x, weight_buffer, bias_buffer, *parameters, y], [tile])
-    reorder(schedule, "tile", "nhwg" if choice.stripe else "nghw")
-    return Kernel(
-        schedule.mod["main"],
-        f"{spec.instruction_set}-depthwise-{rows}x{columns}x{isa.bytes}",
-        constants,
-    )
+    reads = [x, weight_buffer, bias_buffer, *parameters]
+    tile = Tile("tile", loops, body, reads, [y], order="n h w g" if choice.stripe else "n g h w")
+    func = function([*reads, y], [tile]).mod["main"]
+    return scheduled_kernel(func, f"{spec.instruction_set}-depthwise-{rows}x{columns}x{isa.bytes}", constants)
 
 
 def is_regular(workload: ConvWorkload, weights: np.ndarray) -> bool:

@@ -12,21 +12,35 @@ import numpy as np
 from qcompiler.arithmetic.grouped import effective_weights
 from qcompiler.lowering.compute_conv import generic_matmul
 from qcompiler.lowering.program import Kernel
+from qcompiler.lowering.schedules import scheduled_kernel
 from qcompiler.lowering.space import Space, decide
-from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, buffer, constant_buffers, int32, load, loop, splat, store
+from qcompiler.lowering.tir import (
+    Buffer,
+    Expr,
+    Stmt,
+    Tile,
+    buffer,
+    constant_buffers,
+    function,
+    int32,
+    load,
+    loop,
+    splat,
+    store,
+)
 from qcompiler.lowering.workload import MatmulWorkload
-from qcompiler.targets.cpu.choices import Dense, DenseChoice, RegisterTile, dense_choices
+from qcompiler.targets.cpu.choices import Dense, DenseChoice, dense_choices
 from qcompiler.targets.cpu.dense import (
     channel_blocks,
+    loop_order,
     pack_channels,
     pack_weights,
     packed_parameters,
     rule_name,
-    schedule_tile,
     tile_start,
 )
 from qcompiler.targets.cpu.epilogue import STORED, Epilogue, Target, start_of
-from qcompiler.targets.cpu.isa import Isa, product_isas_of
+from qcompiler.targets.cpu.isa import product_isas_of
 from qcompiler.targets.cpu.matmul import dense_of
 from qcompiler.targets.cpu.plain import plain_products
 from qcompiler.targets.cpu.products import Products
@@ -80,21 +94,21 @@ def _kernel(
     x = buffer("a", workload.a_shape, workload.a_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
     epilogue = Epilogue(isa, workload.requantize, buffers[3:], workload.acc_bound, magic)
-    block = _tile(dense, workload.k, tile, isa, x, buffers[:3], epilogue, y)
-    schedule = schedule_tile([x, *buffers, y], [block], choice.stripe)
-    return Kernel(schedule.mod["main"], rule_name(spec, choice, "grouped"), constants)
+    block = _tile(dense, workload.k, choice, x, buffers[:3], epilogue, y)
+    func = function([x, *buffers, y], [block]).mod["main"]
+    return scheduled_kernel(func, rule_name(spec, choice, "grouped"), constants)
 
 
 def _tile(
     dense: Dense,
     k: int,
-    tile: RegisterTile,
-    isa: Isa,
+    choice: DenseChoice,
     x: Buffer,
     constants: list[Buffer],
     epilogue: Epilogue,
     y: Buffer,
 ) -> Tile:
+    tile, isa = choice.tile, choice.isa
     weights, factors, bias = constants
     rows, lanes, vectors = dense.grid[2], isa.lanes, tile.vectors
     blocks = channel_blocks(dense.channels, vectors, isa.channels)
@@ -147,5 +161,5 @@ def _tile(
         return statements + epilogue.store(result, y, parts)
 
     loops = {"n": 1, "h": 1, "w": -(-rows // tile.columns), "c": count}
-    result = Tile("tile", loops, body, [x, *constants, *epilogue.parameters], [y])
+    result = Tile("tile", loops, body, [x, *constants, *epilogue.parameters], [y], order=loop_order(choice.stripe))
     return result

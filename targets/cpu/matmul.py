@@ -14,6 +14,7 @@ from tvm import tirx
 
 from qcompiler.lowering.compute_conv import generic_matmul
 from qcompiler.lowering.program import Kernel
+from qcompiler.lowering.schedules import scheduled_kernel
 from qcompiler.lowering.space import Space, decide
 from qcompiler.lowering.tir import (
     Buffer,
@@ -22,6 +23,7 @@ from qcompiler.lowering.tir import (
     Tile,
     buffer,
     constant_buffers,
+    function,
     int32,
     load,
     loop,
@@ -40,7 +42,6 @@ from qcompiler.targets.cpu.dense import (
     pack_weights,
     packed_parameters,
     rule_name,
-    schedule_tile,
     tile_start,
 )
 from qcompiler.targets.cpu.epilogue import STORED, Epilogue, start_of
@@ -130,10 +131,10 @@ def _packed(
         tiles.append(_row_terms_tile(workload, zero_point, a, rows))
     epilogue = Epilogue(isa, workload.requantize, parameter_buffers, workload.acc_bound, magic)
     batch_of = None if matrices == 1 else (lambda n: n)
-    tiles.append(dense_tile(dense, tile, isa, a, weights, columns, epilogue, y, rows, batch_of))
-    schedule = schedule_tile([*inputs, *buffers, y, *scratch], tiles, choice.stripe)
+    tiles.append(dense_tile(dense, choice, a, weights, columns, epilogue, y, rows, batch_of))
+    func = function([*inputs, *buffers, y, *scratch], tiles).mod["main"]
     shapes = tuple((tuple(int(n) for n in s.shape), str(s.dtype)) for s in scratch)
-    return Kernel(schedule.mod["main"], rule_name(spec, choice, "packed"), tuple(constants), shapes)
+    return scheduled_kernel(func, rule_name(spec, choice, "packed"), constants, shapes)
 
 
 def matmul_generic(workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec) -> Kernel:

@@ -33,7 +33,8 @@ def plain_products(
 ) -> Callable[[], tvm.IRModule]:
     """Makes the module whose `main` is `sums += x * weights`, int32, over flat buffers as long as the shapes say.
 
-    Merged pixels are one iteration. Weights are int8 `[matrix, group, channel, tap row, tap column, run]`, one matrix for all images or one for each.
+    Merged pixels are one iteration. Weights are int8 `[matrix, group, channel, tap row, tap column, run]`, with one
+    matrix for all images or one for each.
     """
 
     def make() -> tvm.IRModule:
