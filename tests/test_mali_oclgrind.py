@@ -22,6 +22,7 @@ OPERATIONS = {
     "test_host_elementwise.py": "mali",
     "test_host_movement.py": "mali",
     "test_host_pool.py": "mali",
+    "test_mali_float.py": "not resize",
     "test_mali_kernels.py": "not test_source",
     "test_mali_program.py": "plain",
 }

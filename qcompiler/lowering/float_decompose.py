@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from ..errors import ModelError
 from .float_recurrent import unroll_recurrent
+from .float_resize import rewrite_resize
 from .float_rewriter import Rewriter, attributes_of
 
 
@@ -198,28 +199,6 @@ def _conv_transpose(add: Rewriter, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _resize(add: Rewriter, node: onnx.NodeProto) -> bool:
-    """Sizes or scales of all axes; refuses what TVM's converter silently ignores."""
-    attributes = attributes_of(node)
-    if attributes.get("antialias"):
-        raise ModelError(
-            f"node {node.name or node.output[0]!r}: Resize with antialias cannot be compiled; set antialias to 0"
-        )
-    policy = attributes.pop("keep_aspect_ratio_policy", b"stretch")
-    if "axes" not in attributes or policy != b"stretch" or (len(node.input) > 1 and node.input[1]):
-        return False
-    axes = attributes.pop("axes")
-    shape = add.shapes[node.input[0]]
-    inputs = [node.input[0], ""]
-    for position, default in ((2, np.ones(len(shape), np.float32)), (3, np.array(shape, np.int64))):
-        values = add.constant(node, position)
-        if values is not None and values.size:
-            default[list(axes)] = values
-            inputs += [""] * (position - len(inputs)) + [add.array(default)]
-    add("Resize", *inputs, output=node.output[0], **attributes)
-    return True
-
-
 def _roi_align(add: Rewriter, node: onnx.NodeProto) -> bool:
     if attributes_of(node).get("mode") == b"max":
         raise ModelError(f"node {node.name or node.output[0]!r}: RoiAlign of mode max cannot be compiled; use mode avg")
@@ -239,7 +218,7 @@ REWRITES: dict[str, Callable[[Rewriter, onnx.NodeProto], bool]] = {
     "Mean": _pairwise,
     "Min": _pairwise,
     "Pow": _pow,
-    "Resize": _resize,
+    "Resize": rewrite_resize,
     "RoiAlign": _roi_align,
     "Sum": _pairwise,
     "LSTM": unroll_recurrent,

@@ -20,6 +20,7 @@ from .contraction import ALLOW_CONTRACTION
 from .float_conv import legalize_conv
 from .float_decompose import decompose
 from .float_loops import SINGLE, Axis, Nest, emit, emit_single
+from .float_resize import legalize_resize
 from .float_schedule import Scheduled, schedule
 from .program import Buffer, Kernel, Program, Step
 
@@ -61,6 +62,7 @@ def to_relax(model: onnx.ModelProto) -> tvm.IRModule:
         Exception: whatever TVM raises for an operator it cannot convert.
     """
     own = {"relax.nn.conv1d": legalize_conv, "relax.nn.conv2d": legalize_conv, "relax.take": _legalize_take}
+    own["relax.image.resize2d"] = legalize_resize
     passes = [
         transform.DecomposeOpsForInference(),
         transform.CanonicalizeBindings(),

@@ -34,6 +34,7 @@ from tvm.tirx import (
     For,
     IfThenElse,
     IntImm,
+    Let,
     Max,
     Min,
     Not,
@@ -47,6 +48,7 @@ from tvm.tirx import (
 from tvm_ffi import structural_equal, structural_walk
 
 from .contraction import ALLOW_CONTRACTION
+from .float_loops import substitute
 
 _ARITHMETIC_LANES = 4
 _MOVED_LANES = 16
@@ -273,6 +275,8 @@ class _Rewriter:
             return self.piece(node.value, start, n).astype(_vector(scalar_type(node), n))
         if isinstance(node, Select):
             return self._select(node, start, n)
+        if isinstance(node, Let):
+            return self.piece(substitute(node.body, {node.var: node.value}), start, n)
         if isinstance(node, Not):
             return Not(self.piece(node.a, start, n))
         if isinstance(node, _BINARY):
