@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import tvm
-from small_graphs import Graph, feeds_of
+from small_graphs import GRAPHS, Graph, feeds_of
 from small_program import TARGET, small_program
 
 import qcompiler
@@ -72,6 +72,20 @@ def test_results_are_those_of_the_bundle(work: Path, tmp_path: Path, options: tu
     assert "model.tvm.so" in bundle.manifest.files
     machine = opened(bundle.path / "model.tvm.so")
     for inputs in feeds_of(two_branches(), seed=2):
+        check(bundle, machine, inputs)
+
+
+def test_interpreter_library_and_executable_agree(tmp_path: Path) -> None:
+    """The same integers by the interpreter, by the library without TVM, and by TVM's runtime."""
+    proto = GRAPHS["residual-block"]()
+    onnx.save(proto, tmp_path / "model.onnx")
+    quantized = qcompiler.quantize(qcompiler.import_onnx(tmp_path / "model.onnx"), feeds_of(proto))
+    bundle = qcompiler.compile(quantized, output=tmp_path / "out", form="tvm")
+    machine = opened(bundle.path / "model.tvm.so")
+    for inputs in feeds_of(proto, seed=3):
+        expected = qcompiler.interpret(quantized, inputs)
+        by_library = bundle.run(inputs)
+        assert {n: y.tobytes() for n, y in by_library.items()} == {n: y.tobytes() for n, y in expected.items()}
         check(bundle, machine, inputs)
 
 

@@ -5,6 +5,7 @@ The default is measured with every choice, in turns, and a choice has to be fast
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -100,7 +101,7 @@ def tune(
     if builder is None or runner is None:
         _check_packages()
     progress.step("build candidates")
-    builder = builder or LocalBuilder(max_workers=1, timeout_sec=_SECONDS, f_build=build_kernel)
+    builder = builder or LocalBuilder(max_workers=os.cpu_count() or 1, timeout_sec=_SECONDS, f_build=build_kernel)
     candidates = [(site, [_Candidate.of(site.space, choice) for choice in choices]) for site, choices in chosen]
     with _built([c for _, group in candidates for c in group], builder) as artifacts:
         progress.step("tune")
