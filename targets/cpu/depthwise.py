@@ -18,7 +18,7 @@ from qcompiler.lowering.workload import ConvWorkload
 from qcompiler.targets.cpu.choices import Dense
 from qcompiler.targets.cpu.dense import packed_parameters, tile_start
 from qcompiler.targets.cpu.depthwise_tiles import DepthwiseTile, Interleaved, Widened
-from qcompiler.targets.cpu.epilogue import PARTS, STORED, Epilogue
+from qcompiler.targets.cpu.epilogue import PARTS, STORED, Epilogue, Part, Target
 from qcompiler.targets.cpu.isa import BYTES, Isa, isas_of
 from qcompiler.targets.cpu.plain import plain_products
 from qcompiler.targets.spec import TargetSpec
@@ -48,11 +48,11 @@ def _kernel(
     channels, form, isa = workload.oc, choice.form, choice.form.isa
     rows, columns, group = form.rows, form.columns, isa.bytes
     count = -(-channels // group)
-    stored = min(channels, group)
+    stored, merged = min(channels, group), form.merged
     # Channels of group, vector, lane.
     order = np.array([[isa.place_of(v, lane) for lane in range(isa.lanes)] for v in range(PARTS)])
     starts = [min(first, channels - stored) for first in range(0, channels, group)]
-    table = np.where(order < stored, np.add.outer(starts, order), -1)
+    table = np.where(order < stored * merged, np.add.outer(starts, order % stored), -1)
     packed = form.pack(np.where(table[..., None, None] < 0, 0, weights[:, 0][table]))
     shifted = bias.astype(np.int64) - isa.bias_offset(workload.x_dtype) * weights.sum((1, 2, 3), np.int64)
     constants = (packed, *packed_parameters(shifted, workload.requantize, 1, table))
@@ -65,7 +65,7 @@ def _kernel(
     x_image, y_image = (shape[0] // workload.n * shape[1] for shape in (workload.x_shape, workload.y_shape))
 
     def body(n: Expr, h: Expr, w: Expr, g: Expr) -> list[Stmt]:
-        row, column = tile_start(h, rows, workload.oh), tile_start(w, columns, workload.ow)
+        row, column = tile_start(h, rows, workload.oh), tile_start(w, columns * merged, workload.ow)
         channel = tile_start(g, stored, channels)
         source = n * x_image + row * (workload.strides[0] * x_row) + workload.x_origin + channel
         source = source + column * (workload.strides[1] * workload.ic)
@@ -77,27 +77,37 @@ def _kernel(
             for (_, _, v), acc in accumulators.items()
         ]
         statements += form.products(tile, x, source, weight_buffer, g, accumulators)
+        target = n * y_image + row * y_row + channel + workload.y_origin + column * channels
+        if isa.stores_whole:
+            outputs = [
+                Part(
+                    accumulators[o, p, v],
+                    (g * PARTS + v) * isa.lanes,
+                    (Target(target + o * y_row, (o, 0)).after(p * merged * channels + v * isa.lanes),),
+                    max(0, min(isa.lanes, stored * merged - v * isa.lanes)),
+                )
+                for o, p, v in product(range(rows), range(columns), range(PARTS))
+            ]
+            return statements + epilogue.store(tile, y, outputs)
         for o, p in product(range(rows), range(columns)):
             result = tile.local(group, workload.requantize.out_dtype)
             parts = [(accumulators[o, p, v], (g * PARTS + v) * isa.lanes) for v in range(PARTS)]
             statements.append(store(result, 0, epilogue.stored(parts), group))
-            target = n * y_image + row * y_row + channel + workload.y_origin
-            target = target + column * channels + (o * y_row + p * channels)
             whole = load(result, 0, group)
             piece = whole if stored == group else shuffle([whole], range(stored))
-            statements.append(store(y, target, piece, stored))
+            statements.append(store(y, target + (o * y_row + p * channels), piece, stored))
         return statements
 
     loops = {
         "n": workload.n,
         "h": -(-workload.oh // rows),
-        "w": -(-workload.ow // columns),
+        "w": -(-workload.ow // (columns * merged)),
         "g": count,
     }
     reads = [x, weight_buffer, bias_buffer, *parameters]
     tile = Tile("tile", loops, body, reads, [y], order="n h w g" if choice.stripe else "n g h w")
     func = function([*reads, y], [tile]).mod["main"]
-    return scheduled_kernel(func, f"{spec.instruction_set}-depthwise-{rows}x{columns}x{isa.bytes}", constants)
+    return scheduled_kernel(func, f"{spec.instruction_set}-depthwise-{rows}x{columns * merged}x{isa.bytes}", constants)
 
 
 def is_regular(workload: ConvWorkload, weights: np.ndarray) -> bool:
@@ -119,15 +129,17 @@ class DepthwiseChoice:
 
 def _choices(workload: ConvWorkload, isa: Isa) -> list[DepthwiseChoice]:
     """All choices, those with the fewest estimated cycles first; none if the kernel is too large for this rule."""
-    most_columns = min(4, workload.ow) if workload.dilations[1] == 1 else 1
+    neighbours = workload.dilations[1] == 1
+    merged = max(1, min(isa.bytes // workload.oc, workload.ow)) if isa.stores_whole and neighbours else 1
+    most_columns = min(4, workload.ow // merged) if neighbours else 1
     kind = Widened if isa.multiplies_words else Interleaved
     candidates = [
-        kind(workload, isa, rows, columns)
+        kind(workload, isa, rows, columns, merged)
         for rows, columns in product(range(1, min(3, workload.oh) + 1), range(1, most_columns + 1))
     ]
 
     def cycles(tile: DepthwiseTile) -> float:
-        return -(-workload.oh // tile.rows) * -(-workload.ow // tile.columns) * tile.cycles
+        return -(-workload.oh // tile.rows) * -(-workload.ow // (tile.columns * tile.merged)) * tile.cycles
 
     fitting = sorted([tile for tile in candidates if tile.fits] or candidates[:1], key=cycles)
     if fitting[0].input_vectors > _MOST_VECTORS:

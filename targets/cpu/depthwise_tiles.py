@@ -22,6 +22,9 @@ from qcompiler.lowering.workload import ConvWorkload
 from qcompiler.targets.cpu.epilogue import PARTS
 from qcompiler.targets.cpu.isa import QUAD, Isa
 
+_PARTIAL_STORE = 20
+"""Cycles to store less than a vector, where that is dear."""
+
 Accumulators = Mapping[tuple[int, int, int], Buffer]
 """By output row, output column and vector of channels."""
 
@@ -34,11 +37,18 @@ class DepthwiseTile(ABC):
     isa: Isa
     rows: int
     columns: int
+    merged: int = 1
+    """Neighbouring output pixels of a column, whose channels lie behind each other in its vectors."""
 
     @property
     def stride(self) -> int:
         """Pixels from one output column to the next; a dilated row has only one, whose taps are neighbours here."""
-        return self.workload.strides[1] if self.workload.dilations[1] == 1 else 1
+        return self.workload.strides[1] * self.merged if self.workload.dilations[1] == 1 else 1
+
+    @property
+    def stores_partly(self) -> bool:
+        """Whether the results of a row are less than a vector, where that is dear."""
+        return self.isa.stores_whole and self.columns * self.merged * self.workload.oc < self.isa.bytes
 
     @property
     def pixels(self) -> int:
@@ -59,9 +69,14 @@ class DepthwiseTile(ABC):
         return tap if 0 <= tap < self.workload.kw else None
 
     def pixel(self, x: Buffer, source: Expr, row: int, pixel: int) -> Expr:
-        """`4 * lanes` channels of a pixel, from where the tile's first one lies."""
-        workload = self.workload
-        return load(x, source + row * workload.x_shape[1] + pixel * workload.dilations[1] * workload.ic, self.isa.bytes)
+        """`4 * lanes` channels of a pixel and those merged with it, from where the tile's first one lies."""
+        workload, size = self.workload, self.isa.bytes
+        start = source + row * workload.x_shape[1] + pixel * workload.dilations[1] * workload.ic
+        step = workload.strides[1] * workload.ic
+        if self.merged == 1 or workload.strides[1] == 1:
+            return load(x, start, size)
+        counts = [workload.ic] * (self.merged - 1) + [size - workload.ic * (self.merged - 1)]
+        return self.isa.join([(load(x, start + i * step, size), 0, count) for i, count in enumerate(counts)])
 
     @property
     @abstractmethod
@@ -129,6 +144,7 @@ class Interleaved(DepthwiseTile):
             + self.rows * weights * isa.dot_cost
             + weights * (0.5 + isa.weight_cost)
             + self.rows * self.columns * PARTS * 2.5
+            + (self.rows * _PARTIAL_STORE if self.stores_partly else 0)
             + 10
         )
 
@@ -156,8 +172,10 @@ class Interleaved(DepthwiseTile):
         halves = [tile.local(size, dtype) for _ in range(PARTS)]
         for row, outputs in self.uses.items():
             for quad, vectors in enumerate(interleaved):
-                numbers = [min(quad * QUAD + j, self.pixels - 1) for j in range(QUAD)]
-                pixels = [self.pixel(x, source, row, number) for number in numbers]
+                seen = {(p, q) for p, q in pairs if q == quad}
+                numbers = [quad * QUAD + j for j in range(QUAD)]
+                used = [n for n in numbers if any(self.tap(p, n) is not None for p, _ in seen)]
+                pixels = [self.pixel(x, source, row, n if n in used else used[-1]) for n in numbers]
                 statements += _interleave(isa, pixels, halves, vectors)
             for (o, kh), (i, (p, quad)), v in product(outputs, enumerate(pairs), range(PARTS)):
                 acc = accumulators[o, p, v]
