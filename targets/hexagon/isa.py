@@ -194,10 +194,11 @@ class Scalar(Hvx):
     together: ClassVar[int] = 4
     weight_offset: ClassVar[int] = 128
     most_pixels: ClassVar[int] = 8
-    """Pixels whose activations and sums find scalar registers."""
+    """Pixels whose activations and sums find scalar registers; half as many where each serves one vector."""
 
     def fits(self, pixels: int, vectors: int) -> bool:
-        return pixels <= self.most_pixels and pixels * vectors <= self.accumulators
+        most = self.most_pixels if vectors > 1 else self.most_pixels // 2
+        return pixels <= most and pixels * vectors <= self.accumulators
 
     def step_cycles(self, pixels: int, vectors: int, dots: int, steps: int) -> float:
         loads = pixels * -(-dots // 2) / dots
