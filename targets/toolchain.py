@@ -33,6 +33,8 @@ class Toolchain:
     runtime: str = ""
     """Folder of `qcompiler/bundle/c` whose headers and sources stand for the C library, where `compilers` have none.
     Libraries then leave functions undefined, which the machine's own C library has."""
+    launcher: str = "parallel.c"
+    """Of `qcompiler/bundle/c`: the launcher that bundles compiled with threads have."""
 
     @property
     def compiler(self) -> Command:
@@ -93,4 +95,5 @@ def hexagon_toolchain(version: str) -> Toolchain:
         disassemblers=(("llvm-objdump-19", *listing), ("llvm-objdump", *listing)),
         emulator=emulator,
         runtime="hexagon",
+        launcher="in_turn.c",
     )

@@ -8,8 +8,11 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from emulated import missing_tools
+from small_graphs import Graph, feeds_of
+from test_threads import quickly_quantized
 
 import qcompiler
 from qcompiler.bundle import EmulatedBundle, load_emulated
@@ -96,6 +99,29 @@ def test_vectors_on_the_stack_are_aligned(bundle: EmulatedBundle) -> None:
             listed += 1
             assert any(re.search(r"r29 = and\(r29,#-0x(80|100)\)", text) for text in instructions), name
     assert listed
+
+
+@pytest.mark.slow
+def test_shared_work_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Tasks of a launcher in turn: what several vector contexts would compute."""
+    g = Graph(x=(1, 3, 40, 40))
+    y = g("Relu", g("Conv", "x", g.weight(64, 3, 3, 3), g.weight(64), pads=[1, 1, 1, 1]))
+    proto = g.proto(g("Add", y, g("Conv", y, g.weight(64, 1, 3, 3), pads=[1, 1, 1, 1], group=64)))
+    onnx.save(proto, tmp_path / "model.onnx")
+    feeds = feeds_of(proto, 2)
+    quantized = quickly_quantized(tmp_path / "model.onnx", feeds, "hexagon")
+    qcompiler.compile(quantized, output=tmp_path / "one", target="hexagon")
+    qcompiler.compile(quantized, output=tmp_path / "many", target="hexagon", threads=True)
+    one, many = load_emulated(tmp_path / "one"), load_emulated(tmp_path / "many")
+    assert "one after the other" in (many.path / "parallel.c").read_text(encoding="utf-8")
+    expected = [list(one.run(feed).values()) for feed in feeds]
+    symbols = re.findall(r"\*UND\*\s+\S+\s+(\S+)", objdump(many, many.path / "libmodel.so", "-T"))
+    assert not [name for name in symbols if not DOCUMENTED.fullmatch(name)]
+    assert "model_launch" in objdump(many, many.path / "libmodel.a", "-r")
+    for tasks in (1, 2, 7):
+        many.set_threads(tasks)
+        for feed, arrays in zip(feeds, expected, strict=True):
+            assert [a.tobytes() for a in many.run(feed).values()] == [a.tobytes() for a in arrays]
 
 
 def test_bench_counts_packets(bundle: EmulatedBundle, capsys: pytest.CaptureFixture[str]) -> None:

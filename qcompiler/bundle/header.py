@@ -73,8 +73,9 @@ typedef void (*{prefix}_task)(void* context, int32_t task, int32_t tasks);
 typedef void (*{prefix}_launcher)({prefix}_task task, void* context);
 extern {prefix}_launcher {prefix}_parallel_launch;
 
-/* Assigns the launcher of parallel.c, a pool of so many POSIX threads, the calling one included; 1 ends the pool and
-   assigns NULL. Returns how many there are. Of two calls of {prefix}_run at once, one gets the pool. */
+/* Assigns the launcher of parallel.c, for so many threads, the calling one included; 1 ends them and assigns NULL.
+   Returns how many there are. parallel.c says what threads they are; of two calls of {prefix}_run at once, one gets
+   them. */
 int32_t {prefix}_set_threads(int32_t threads);
 """
 

@@ -152,7 +152,8 @@ def _write_libraries(folder: Path, manifest: Manifest, compiled: CompiledProgram
     exports = [f"{manifest.prefix}_{entry}" for entry in ("run", "trace", "step")]
     (folder / HEADER).write_text(c_header(manifest), encoding="utf-8")
     for name in (EXAMPLE, CMAKE, *([PARALLEL] if manifest.threads else [])):
-        (folder / name).write_text(source_text(name, manifest.prefix), encoding="utf-8")
+        source = toolchain.launcher if name == PARALLEL else name
+        (folder / name).write_text(source_text(source, manifest.prefix), encoding="utf-8")
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         objects = [Path(scratch) / f"{number}.o" for number in range(len(compiled.objects))]
         for path, code in zip(objects, compiled.objects, strict=True):

@@ -31,17 +31,24 @@ def int32(value: int) -> Expr:
 
 def generate(functions: Mapping[str, PrimFunc], target: Target) -> bytes:
     """Object code of functions whose parameters are pointers and numbers, by name."""
+    return _object_code(_module(functions, target))
+
+
+def _module(functions: Mapping[str, PrimFunc], target: Target) -> Module:
     named = {tvm.ir.GlobalVar(name): func.with_attr("global_symbol", name) for name, func in functions.items()}
     module = tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(named))
     for lowering in ("FP8StorageLegalize", "BF16StorageLegalize", "LowerTVMBuiltin", "LowerIntrin"):
         module = getattr(tirx.transform, lowering)()(module)
-    return _object_code(tvm.get_global_func("target.build.llvm")(module, target))
+    return tvm.get_global_func("target.build.llvm")(module, target)
 
 
 def assemble(text: str, target: Mapping[str, object]) -> bytes:
     """Object code of a module in LLVM's text form, for a target as `tvm.target.Target` takes it."""
     quoted = json.dumps(dict(target)).replace("\\", "\\5C").replace('"', "\\22")
+    empty = _module({"empty": int_function([], [tirx.Evaluate(int32(0))])}, Target(dict(target)))
+    layout = next(line for line in empty.inspect_source("ll").splitlines() if line.startswith("target datalayout"))
     text = f"""\
+{layout}
 target triple = "{target["mtriple"]}"
 {text}
 !llvm.module.flags = !{{!0}}
