@@ -8,7 +8,8 @@ which dot products of four need at least, and bytes accessed to those of weights
 Accesses that a cache serves count too, so the second is far above 1 where operands are used again and again.
 
 With --peers the float model goes through TVM: `default` is its pipeline for GPUs with dlight's rules for matrix
-products and reductions, `fallback` dlight's rule for anything on its own. Their kernels and ours run on this machine's
+products and reductions, `fallback` dlight's rule for anything on its own, `threads` the pass DefaultGPUSchedule, which
+binds loops to threads. What fails is said, with the reason. Their kernels and ours run on this machine's
 OpenCL device, such as PoCL: a functional machine, whose times (of 5 runs, copies included) say nothing about Mali.
 Needs g++, ocl-icd-opencl-dev and pocl-opencl-icd.
 """
@@ -24,7 +25,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +35,10 @@ import tvm
 import tvm_ffi
 from accuracy import catalogue
 from tvm import relax
-from tvm.ir.transform import Sequential
+from tvm.ir.transform import Pass, Sequential
 from tvm.relax.frontend.onnx import from_onnx
 from tvm.s_tir import dlight
+from tvm.s_tir.transform import DefaultGPUSchedule
 from tvm.target import Target
 
 import qcompiler
@@ -66,13 +69,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Emitted:
-    """What a compiler emits: kernels, places with local memory and barriers, and seconds of a run here."""
+    """What a compiler emits: kernels, places with local memory and barriers, and seconds of a run here.
+
+    `fails` says why there is none of that, or no seconds; numbers that are not there are None.
+    """
 
     by: str
-    kernels: int
-    local: int
-    barriers: int
-    seconds: float
+    kernels: int | None = None
+    local: int | None = None
+    barriers: int | None = None
+    seconds: float | None = None
+    fails: str = ""
 
 
 def layers(bundle: Bundle) -> list[Layer]:
@@ -159,23 +166,24 @@ def pipelines() -> dict[str, Callable[[tvm.IRModule], relax.VMExecutable]]:
         {"kind": "opencl", "device": "mali", "max_num_threads": 256, "max_shared_memory_per_block": 32768},
         host={"kind": "llvm", "mtriple": "x86_64-linux-gnu"},
     )
-    fallback = Sequential(
-        [
-            relax.transform.LegalizeOps(),
-            relax.transform.AnnotateTIROpPattern(),
-            relax.transform.FoldConstant(),
-            relax.transform.FuseOps(),
-            relax.transform.FuseTIR(),
-            dlight.ApplyDefaultSchedule(dlight.gpu.Fallback()),
-        ]
+    fused = (
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
     )
 
-    def with_fallback(module: tvm.IRModule) -> relax.VMExecutable:
+    def scheduled(schedules: Pass, module: tvm.IRModule) -> relax.VMExecutable:
         with target:
-            scheduled = fallback(module)
-        return relax.build(scheduled, target, relax_pipeline="default_build")
+            module = Sequential([*fused, schedules])(module)
+        return relax.build(module, target, relax_pipeline="default_build")
 
-    return {"default": lambda module: relax.build(module, target), "fallback": with_fallback}
+    return {
+        "default": lambda module: relax.build(module, target),
+        "fallback": partial(scheduled, dlight.ApplyDefaultSchedule(dlight.gpu.Fallback())),
+        "threads": partial(scheduled, DefaultGPUSchedule()),
+    }
 
 
 def peers(path: Path, bundle: Bundle) -> list[Emitted]:
@@ -187,19 +195,52 @@ def peers(path: Path, bundle: Bundle) -> list[Emitted]:
         device = opencl(Path(name))
         module = relax.transform.DecomposeOpsForInference()(from_onnx(onnx.load(path), keep_params_in_input=False))
         for by, compile_float in pipelines().items():
-            executable = compile_float(module)
-            (kernels,) = (m for m in executable.mod.imports[0].imports if m.kind == "opencl")
-            library = Path(name) / f"{by}.so"
-            executable.export_library(str(library))
-            run = relax.VirtualMachine(tvm.runtime.load_module(str(library)), device)["main"]
-            inputs = [tvm.runtime.tensor(array, device) for array in feed.values()]
-            found.append(
-                emitted(by, kernels.inspect_source(), timed(lambda run=run, i=inputs: (run(*i), device.sync())))
-            )
+            found.append(peer(by, compile_float, module, feed, device, Path(name) / f"{by}.so"))
     return found
 
 
-def emitted(by: str, source: str, seconds: float) -> Emitted:
+def peer(
+    by: str,
+    compile_float: Callable[[tvm.IRModule], relax.VMExecutable],
+    module: tvm.IRModule,
+    feed: dict[str, np.ndarray],
+    device: tvm.runtime.Device,
+    library: Path,
+) -> Emitted:
+    """What one of TVM's pipelines emits; if it fails, at what, and why."""
+    try:
+        executable = compile_float(module)
+    except Exception as error:  # whatever TVM raises
+        return Emitted(by, fails=f"compiling: {reason(error)}")
+    (kernels,) = (m for m in executable.mod.imports[0].imports if m.kind == "opencl")
+    source = kernels.inspect_source()
+    try:
+        executable.export_library(str(library))
+        run = relax.VirtualMachine(tvm.runtime.load_module(str(library)), device)["main"]
+        inputs = [tvm.runtime.tensor(array, device) for array in feed.values()]
+        seconds = timed(lambda: (run(*inputs), device.sync()))
+    except Exception as error:  # whatever TVM or the device raises
+        return replace(emitted(by, source, None), fails=f"running: {reason(error)}")
+    return emitted(by, source, seconds)
+
+
+def reason(error: Exception) -> str:
+    """The last line of an error's text that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:160] if lines else 'no message'}"
+
+
+def print_peers(found: list[Emitted]) -> None:
+    cells = []
+    for one in found:
+        counts = ["-" if n is None else str(n) for n in (one.kernels, one.local, one.barriers)]
+        time = "-" if one.seconds is None else f"{1e3 * one.seconds:.1f}"
+        cells.append([one.by, *counts, time, f"fails: {one.fails}" if one.fails else ""])
+    columns = ("by", ">kernels", ">local memory", ">barriers", ">ms here", "")
+    print_table("Emitted for the same model, ours in integers, TVM's in float", columns, cells)
+
+
+def emitted(by: str, source: str, seconds: float | None) -> Emitted:
     counts = (len(re.findall(pattern, source)) for pattern in (r"(?m)^// Function: ", r"\b__local\b", r"\bbarrier\("))
     return Emitted(by, *counts, seconds)
 
@@ -257,9 +298,7 @@ def main() -> None:
         document: dict[str, object] = {"model": options.model, "layers": [asdict(row) for row in rows]}
         if options.peers:
             found = peers(path, bundle)
-            cells = [[e.by, str(e.kernels), str(e.local), str(e.barriers), f"{1e3 * e.seconds:.1f}"] for e in found]
-            columns = ("by", ">kernels", ">local memory", ">barriers", ">ms here")
-            print_table("Emitted for the same model, ours in integers, TVM's in float", columns, cells)
+            print_peers(found)
             document["peers"] = [asdict(one) for one in found]
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

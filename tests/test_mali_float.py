@@ -16,6 +16,7 @@ from qcompiler.lowering.float_loops import SINGLE
 from qcompiler.lowering.opencl import build_device_program
 from qcompiler.lowering.opencl_cost import MOST_REGISTERS
 from qcompiler.lowering.program import SLACK
+from qcompiler.report.placement import placement_notes
 from qcompiler.targets.spec import resolve_target
 
 SPEC = resolve_target("mali")
@@ -81,6 +82,15 @@ def test_functions_of_the_library() -> None:
     nodes += [node("Div", "i,j", "quotient"), node("Mod", "i,j", "rest"), node("Mod", "i,j", "remainder", fmod=1)]
     nodes += [node("Cast", "halves", f"cast{to}", to=to) for to in (6, 7, 9)]
     check(graph(nodes, inputs, [n.output[0] for n in nodes]), inputs)
+
+
+def test_steps_that_need_the_one_before_are_said_to_suit_a_cpu() -> None:
+    inputs = {"x": rand(40)}
+    model = graph([node("CumSum", "x,axis", "y")], inputs, ["y"], {"axis": np.array(0)})
+    program = lower_float(model, SINGLE)
+    (note,) = placement_notes(program, build_device_program(program, SPEC))
+    assert "the_CumSum" in note
+    assert note.endswith("a single work-item does all of it, as each of its steps needs the one before")
 
 
 @pytest.mark.slow
