@@ -68,9 +68,9 @@ def _scales(add: Rewriter, node: onnx.NodeProto, attributes: dict) -> list[float
     if scales is not None and scales.size:
         given = dict(zip(axes, scales, strict=True))
         return [float(given.get(axis, 1)) for axis in range(len(shape))]
-    found = np.float32(target) / np.float32(shape)
+    found = np.array(target, np.float32) / np.array(shape, np.float32)
     if sizes is not None and (choose := _POLICIES.get(attributes.get("keep_aspect_ratio_policy", b"stretch"))):
-        found[axes] = choose(np.float32(sizes) / np.float32([shape[axis] for axis in axes]))
+        found[axes] = choose(sizes.astype(np.float32) / np.array([shape[axis] for axis in axes], np.float32))
     return [float(scale) for scale in found]
 
 
