@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from qcompiler.bundle import Bundle
     from qcompiler.calibration.cache import SavedCalibration
+    from qcompiler.lowering.work_groups import WorkGroups
 
 Path_ = str | os.PathLike[str]
 Calibration = Path_ | Iterable[Mapping[str, np.ndarray]]
@@ -299,6 +300,7 @@ def compile(
     prefix: str = "model",
     tune: int = 0,
     tuning_database: Path_ | None = None,
+    work_groups: WorkGroups | None = None,
     **options: Any,
 ) -> Bundle:
     """Compiles a model to a bundle: libraries, C header, weights, manifest, IR dumps, QDQ model, report, recipe.
@@ -307,7 +309,8 @@ def compile(
     `embed_weights` the libraries hold the weights, and there is no weights.bin. With the form `tvm` the bundle also
     holds `model.tvm.so`, a Relax executable for TVM's runtime (docs/bundle.md). With `threads` the work is cut so that
     threads can share it; how many is decided when it runs (`Bundle.set_threads`). `prefix` begins all C names and
-    the libraries' names, so that several models fit into one program.
+    the libraries' names, so that several models fit into one program. `work_groups` are sizes by kernel, or a JSON file
+    of them, for a GPU (docs/mali.md).
 
     With `tune`, so many choices of kernels are measured on this machine, and the fastest taken. `tuning_database` is a
     folder for what was found, TVM's own database: its kernels need no measuring again (docs/tvm.md).
@@ -332,6 +335,7 @@ def compile(
         prefix=prefix,
         tune=tune,
         tuning_database=None if tuning_database is None else Path(tuning_database),
+        work_groups=work_groups,
         options={"write_recipe": write_recipe, **options},
     )
 

@@ -35,6 +35,7 @@ from qcompiler.ir.values import (
 from qcompiler.lowering.aot import CompiledProgram
 from qcompiler.lowering.device import DeviceProgram
 from qcompiler.lowering.lower import Lowering
+from qcompiler.lowering.work_groups import Size, WorkGroups, read_work_groups
 from qcompiler.model import Model
 from qcompiler.passes.plan_layout import channels_last
 from qcompiler.pipeline import Progress
@@ -63,6 +64,7 @@ def write(
     prefix: str,
     tune: int,
     tuning_database: Path | None,
+    work_groups: WorkGroups | None,
     options: Mapping[str, Any],
 ) -> Bundle:
     """See `qcompiler.compile`."""
@@ -76,6 +78,9 @@ def write(
     spec = resolve_target(target)
     if spec.driver:
         _check_for_device(target, embed_weights, threads, tune > 0 or tuning_database is not None)
+    elif work_groups is not None:
+        raise PipelineError(f"{target} has no work-groups, as GPUs have; leave out --work-groups (work_groups)")
+    sizes = {} if work_groups is None else read_work_groups(work_groups)
     tuning = Tuning(tune, tuning_database, spec)
     with tempfile.TemporaryDirectory() as scratch:
         dumps = dump_ir or Path(scratch) / "ir"
@@ -93,7 +98,7 @@ def write(
         lowering = tuning.lower(model.model, progress)
         progress.step("build")
         machine = {"kind": spec.driver} if spec.driver else lowering.kernels.tvm_target(spec)
-        compiled = _build(lowering, machine, threads, prefix)
+        compiled = _build(lowering, machine, threads, prefix, sizes)
         notes = [*model.notes, *tuning.notes]
         if isinstance(compiled, DeviceProgram):
             notes += placement_notes(lowering.program, compiled)
@@ -147,11 +152,13 @@ def _check_for_device(target: str, embed_weights: bool, threads: bool, tunes: bo
         )
 
 
-def _build(lowering: Lowering, machine: dict[str, Any], threads: bool, prefix: str) -> CompiledProgram | DeviceProgram:
+def _build(
+    lowering: Lowering, machine: dict[str, Any], threads: bool, prefix: str, work_groups: Mapping[str, Size]
+) -> CompiledProgram | DeviceProgram:
     if lowering.spec.driver:
         from qcompiler.lowering.opencl import build_device_program
 
-        return build_device_program(lowering.program, lowering.spec, prefix=prefix)
+        return build_device_program(lowering.program, lowering.spec, work_groups, prefix=prefix)
     from qcompiler.lowering.aot import build_object
 
     return build_object(lowering.program, machine, threads=threads, prefix=prefix)

@@ -301,6 +301,47 @@ def test_options_for_cpus_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_work_groups_from_a_file(digits: Path, tmp_path: Path) -> None:
+    """The documented file, with one size changed."""
+    (code,) = re.findall(r"```python\n(bundle = qcompiler.load_bundle\(\"OUT\"\)\nsizes.*?)```", PAGE, re.DOTALL)
+    file = tmp_path / "FILE.json"
+    code = code.replace('"OUT"', repr(str(digits / "OUT"))).replace('"FILE.json"', repr(str(file)))
+    exec(code, {"qcompiler": qcompiler, "json": json, "Path": Path})
+    sizes = json.loads(file.read_text())
+    sizes[next(kernel for kernel in sizes if "mali_conv" in kernel)] = [2, 4, 1]
+    file.write_text(json.dumps(sizes))
+    assert compile_digits(tmp_path / "OUT", "--work-groups", str(file)) == 0
+    found = {one.kernel: list(one.local_size) for one in qcompiler.load_bundle(tmp_path / "OUT").manifest.launches}
+    assert found == sizes
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        ("{", "is no JSON file"),
+        ("[]", "expected an object such as"),
+        ('{"k1": [8, 8]}', "kernel k1: expected three positive integers .* got .8, 8."),
+        ('{"k1": [8, 0, 1]}', "kernel k1: expected three positive integers"),
+        ('{"k1": [64, 32, 1]}', "kernel k1: .* product is at most 1024"),
+        ('{"k1": [8.0, 8, 1]}', "kernel k1: expected three positive integers"),
+        ('{"k1": [8, 8, 1]}', "for kernel k1, which the program does not have"),
+    ],
+)
+def test_bad_work_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str) -> None:
+    file = tmp_path / "FILE.json"
+    if content is not None:
+        file.write_text(content)
+    assert compile_digits(tmp_path / "OUT", "--work-groups", str(file)) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "OUT").exists()
+
+
+def test_work_groups_are_for_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compile_digits(tmp_path / "OUT", "--work-groups", "FILE.json", "--target", "host") == 2
+    assert "host has no work-groups" in capsys.readouterr().err
+
+
 def test_bench_prints_estimates(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(digits / "OUT"), "--emulate"]) == 0
     printed = capsys.readouterr().out

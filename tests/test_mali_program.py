@@ -7,7 +7,7 @@ from opencl_device import EMULATED_DOT, NO_DOT, differences, missing
 from small_graphs import Graph, feeds_of
 
 import qcompiler
-from qcompiler.errors import TargetError
+from qcompiler.errors import PipelineError, TargetError
 from qcompiler.frontends.onnx_import import import_graph
 from qcompiler.lowering.device import RANGE_ALIGNMENT
 from qcompiler.lowering.lower import Lowering, lower
@@ -60,6 +60,15 @@ def test_work_groups_can_be_given(residual: tuple[Lowering, dict]) -> None:
     name = build_device_program(lowering.program, SPEC).launches[0].kernel
     device = build_device_program(lowering.program, SPEC, {name: (8, 2, 1)})
     assert device.launches[0].local_size == (8, 2, 1)
+
+
+def test_work_groups_that_no_kernel_has(residual: tuple[Lowering, dict]) -> None:
+    lowering, _ = residual
+    names = [launch.kernel for launch in build_device_program(lowering.program, SPEC).launches]
+    with pytest.raises(PipelineError, match=f"kernel {names[0]}x, .* did you mean {names[0]}"):
+        build_device_program(lowering.program, SPEC, {f"{names[0]}x": (8, 2, 1)})
+    with pytest.raises(PipelineError, match=f"for kernel {names[-1]}, whose work-items have . dimensions"):
+        build_device_program(lowering.program, SPEC, {names[-1]: (1, 1, 2)})
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def compile_command(options: Namespace) -> None:
             prefix=options.prefix,
             tune=options.tune,
             tuning_database=options.tuning_database,
+            work_groups=options.work_groups,
             **quantization(options),
             dump_ir=options.dump_ir,
             progress=shown,

@@ -142,6 +142,9 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         "--tuning-database", type=Path, metavar="DIR", help="where tuning keeps what it finds, and need not find again"
     )
     parser.add_argument(
+        "--work-groups", type=Path, metavar="FILE.json", help="for GPUs: sizes of work-groups by kernel, from tuning"
+    )
+    parser.add_argument(
         "--format", default="bundle", metavar="bundle|tvm", help="tvm: a Relax executable for TVM's runtime as well"
     )
     _dump(parser)

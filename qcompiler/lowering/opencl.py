@@ -30,6 +30,7 @@ from .opencl_grid import Part, Size, parts_of_grid, spread
 from .opencl_prelude import EXTENSIONS, check_source, prelude_of
 from .parallel import owners_of
 from .program import SLACK, Program, Step
+from .work_groups import check_work_groups
 
 _DEVICE_CALL = 2
 """TVM's calling convention of functions that a device launches (kDeviceKernelLaunch)."""
@@ -68,10 +69,13 @@ def build_device_program(
     Raises:
         ValueError: the program is malformed.
         ModelError: a step has no form in OpenCL.
+        PipelineError: a work-group is for a kernel that there is not, or that has not its dimensions.
         TargetError: the source has a pattern that is known to go wrong.
     """
     program.check()
     steps = _device_steps(program.steps, PRODUCTS[spec.instruction_set], work_groups or {})
+    found = (kernel for step in steps for kernel in step.kernels)
+    check_work_groups(work_groups or {}, {kernel.name: kernel.part.extents for kernel in found})
     program = _with_temporaries(program, steps)
     weights = pack_weights(program, RANGE_ALIGNMENT)
     plan = plan_memory(program, alignment=RANGE_ALIGNMENT)
