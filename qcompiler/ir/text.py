@@ -132,6 +132,11 @@ class _Lexer(MLIRLexer):
     _unescaped_characters_regex = re.compile(r'"(?:[^"\\\n\v\f]++|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*+"')
 
 
+_QUANTIZED: dict[str, Attribute] = {}
+"""Quantized types by their text, which no alias can be in; the dumps of a model have them in common."""
+_MOST_QUANTIZED = 4096
+
+
 class _CachingParser(Parser):
     """Reads each distinct tensor type once: a dump repeats the same few thousands of times."""
 
@@ -156,13 +161,16 @@ class _CachingParser(Parser):
         if not is_type or text[end : end + 1] != "<":
             return parse()
         stop = self._raw_scan_balanced(end + 1) + 1
-        cache = self.__dict__.setdefault("_types", {})
+        is_shared = token.text == "!quant.uniform"
+        cache = _QUANTIZED if is_shared else self.__dict__.setdefault("_types", {})
         key = text[token.span.start : stop]
         if (found := cache.get(key)) is not None:
             self._resume_from(stop)
             return found
         result = parse()
         if result is not None and self._current_token.span.start >= stop:
+            if is_shared and len(cache) >= _MOST_QUANTIZED:
+                cache.clear()
             cache[key] = result
         return result
 
