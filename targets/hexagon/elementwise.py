@@ -1,6 +1,6 @@
-"""HVX forms of operations on single bytes; what has none takes the generic rules.
+"""HVX forms of operations on single elements; what has none takes the generic rules.
 
-The signatures are those of `qcompiler.targets.host.elementwise`.
+The signatures of `lut`, `add` and `mul` are those of `qcompiler.targets.host.elementwise`.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from qcompiler.targets.hexagon.isa import BYTES, LANES, hvx
 from qcompiler.targets.spec import TargetSpec
 
 _PLANES = (2, 3, 4, 8, 16)
+"""How many planes are interleaved in registers."""
 _FEWEST = 32
 """Elements of a plane that are worth whole vectors."""
 

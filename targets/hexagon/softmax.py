@@ -49,7 +49,7 @@ def softmax_rows(
     entries = builder.constant(table_registers(table))
     if side_by_side:
         return [_columns(builder, extents, length, source, target, steps, entries, spec)]
-    shape, tiles = (length, *extents), []
+    shape = (length, *extents)
     x, y = (Strided(buffer(name, (length * rows,), dtype), 0, (1,)) for name, dtype in (("x", x_dtype), ("y", y_dtype)))
     builder.scratch += [x.buffer, y.buffer]
 
@@ -60,12 +60,11 @@ def softmax_rows(
         return Strided(walk.buffer, walk.origin, (step, *walk.strides))
 
     together = [Strided(walk.buffer, 0, row_major(shape)) for walk in (x, y)]
-    tiles = [
+    return [
         move(across(source, steps[0]), together[0]),
         _columns(builder, (rows,), length, x, y, (rows, rows), entries, spec),
         move(together[1], across(target, steps[1])),
     ]
-    return tiles
 
 
 def _columns(
