@@ -79,7 +79,7 @@ def innermost_loops(text: str) -> list[str]:
     pieces = re.split(r"^(\.LBB\w+):.*$", text, flags=re.M)
     bodies = []
     for label, code in zip(pieces[1::2], pieces[2::2], strict=True):
-        jump = re.search(rf"^\t(?:j\w+|b\.\w+|cbn?z\t\w+,)\s+{re.escape(label)}$", code, flags=re.M)
+        jump = re.search(rf"^\t(?:j\w+|b\.\w+|cbn?z\t\w+,|tbn?z\t\w+, #\d+,)\s+{re.escape(label)}$", code, flags=re.M)
         if jump:
             bodies.append(code[: jump.end()])
     return bodies

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -83,15 +84,59 @@ def test_short_reductions_hardly_spill(channels: int) -> None:
         assert len(re.findall(SPILL, body, flags=re.M)) <= 0.02 * len(instructions(body)), body
 
 
-def test_depthwise_tiles_hardly_spill() -> None:
-    """Where LLVM loads all rows of a tile first; tiles of fewer outputs need no stack, but more instructions."""
-    for channels in (144, 384):
-        case = Case((1, 28, 28, channels), channels, (3, 3), pads=ONE, group=channels, x_dtype="int8", y_dtype="int8")
-        text = text_of(case.build(), DOTPROD)
-        bodies = [body for body in innermost_loops(text) if re.search(PRODUCTS, body)]
-        assert bodies
-        for body in bodies:
-            assert len(re.findall(SPILL, body, flags=re.M)) <= 0.05 * len(instructions(body)), body
+def depthwise(kernel: int, stride: int, channels: int = 37, x_dtype: str = "int8", rounding: str = "fp32") -> Case:
+    return Case(
+        (1, 14, 15, channels),
+        channels,
+        (kernel, kernel),
+        (stride, stride),
+        pads=(kernel // 2,) * 4,
+        group=channels,
+        x_dtype=x_dtype,
+        y_dtype=x_dtype,
+        rounding=rounding,
+    )
+
+
+def check_no_spills(case: Case, spec: TargetSpec) -> None:
+    assert "-depthwise-" in rule_of(case, spec)
+    bodies = [body for body in innermost_loops(text_of(case.build(), spec)) if re.search(PRODUCTS, body)]
+    assert bodies
+    for body in bodies:
+        assert not re.search(SPILL, body, flags=re.M), body
+
+
+@pytest.mark.parametrize("spec", [DOTPROD, MIXED, NEON], ids=lambda spec: spec.instruction_set)
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_depthwise_tiles_keep_off_the_stack(spec: TargetSpec, kernel: int, stride: int) -> None:
+    check_no_spills(depthwise(kernel, stride), spec)
+
+
+@pytest.mark.parametrize("spec", [DOTPROD, MIXED, NEON], ids=lambda spec: spec.instruction_set)
+def test_depthwise_weights_of_one_group_are_not_kept_on_the_stack(spec: TargetSpec) -> None:
+    """All tiles take the same weights."""
+    check_no_spills(depthwise(3, 1, channels=16), spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [DOTPROD, MIXED, NEON], ids=lambda spec: spec.instruction_set)
+def test_other_depthwise_tiles_keep_off_the_stack(spec: TargetSpec) -> None:
+    for kernel, stride, (channels, x_dtype, rounding) in product(
+        (2, 3, 4, 5, 7),
+        (1, 2),
+        (
+            (64, "int8", "fp32"),
+            (17, "uint8", "fp32"),
+            (16, "int8", "fixed2"),
+            (8, "uint8", "fp32"),
+            (960, "int8", "fp32"),
+        ),
+    ):
+        check_no_spills(depthwise(kernel, stride, channels, x_dtype, rounding), spec)
+    tall = depthwise(3, 2)
+    for window in ((1, 9), (9, 1), (1, 3), (3, 1)):
+        check_no_spills(replace(tall, kernel=window, pads=(window[0] // 2, window[1] // 2) * 2), spec)
+    check_no_spills(replace(depthwise(3, 1), dilations=(2, 2), pads=(2, 2, 2, 2)), spec)
 
 
 def test_products_by_element_without_shifted_activations() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tvm
 from tvm import tirx
-from tvm.ir import Range
+from tvm.ir import Range, StringImm
 from tvm.s_tir import SBlock, SBlockRealize, Schedule
 from tvm.s_tir.schedule import LoopRV
 from tvm.target.codegen import llvm_lookup_intrinsic_id
@@ -104,6 +104,8 @@ class Tile:
     temporaries: list[Buffer] = field(default_factory=list)
     order: str = ""
     """The block's `LOOPS`; empty if its loops stay as they are."""
+    definitions: str = ""
+    """LLVM IR of functions that `body` calls by `tirx.call_extern`; they become part of the calling code."""
 
     def local(self, lanes: int, dtype: str) -> Buffer:
         """A temporary that lives in a register if it is always accessed as a whole."""
@@ -113,12 +115,15 @@ class Tile:
 
     def statement(self) -> Stmt:
         axes = [_axis(name, extent, tirx.IterVar.DataPar) for name, extent in self.loops.items()]
+        body = block(self.body(*[axis.var for axis in axes]))
+        if self.definitions:
+            body = tirx.AttrStmt(int32(0), "pragma_import_llvm", StringImm(self.definitions), body)
         inner = SBlock(
             axes,
             [_whole(buffer) for buffer in self.reads],
             [_whole(buffer) for buffer in self.writes],
             self.name,
-            block(self.body(*[axis.var for axis in axes])),
+            body,
             alloc_buffers=self.temporaries,
             annotations=_annotations(self.order),
         )

@@ -15,6 +15,18 @@ from qcompiler.lowering.tir import Buffer, Expr, llvm, load, shuffle, splat
 from qcompiler.targets.cpu.isa import QUAD, Isa
 
 _NEON = "llvm.aarch64.neon"
+_DEFINITIONS = """
+define i32 @qcompiler_hidden(i32 %value) alwaysinline {
+  %same = call i32 asm sideeffect "", "=r,0"(i32 %value)
+  ret i32 %same
+}
+define <4 x i32> @qcompiler_in_order(<4 x i32> %value) alwaysinline {
+  %same = call <4 x i32> asm sideeffect "", "=w,0"(<4 x i32> %value)
+  ret <4 x i32> %same
+}
+"""
+"""Assembly of no instructions, which LLVM neither looks into nor moves loads across (LLVM Language Reference, Inline
+Assembler Expressions)."""
 _ISSUE = 2.0
 """Vector instructions a cycle."""
 _UNROLLED = 9
@@ -32,6 +44,7 @@ class Neon(Isa):
     prefetches: ClassVar[bool] = False
     adds_magic: ClassVar[bool] = True
     rounds_twice: ClassVar[bool] = True
+    definitions: ClassVar[str] = _DEFINITIONS
     kept_weights: ClassVar[int] = 32 * 1024
     free: ClassVar[int] = 3
     """Registers that a tile leaves to LLVM's scheduling of loads."""
@@ -67,6 +80,12 @@ class Neon(Isa):
 
     def registers_of(self, dtype: str) -> list[tuple[int, str]]:
         return [(self.depth * self.together, dtype)] * self.pixels
+
+    def hidden(self, value: Expr) -> Expr:
+        return tirx.call_extern("int32", "qcompiler_hidden", value)
+
+    def in_order(self, acc: Expr) -> Expr:
+        return tirx.call_extern("int32x4", "qcompiler_in_order", acc)
 
     def round(self, real: Expr) -> Expr:
         return llvm(f"{_NEON}.fcvtns", "int32x4", real)

@@ -64,19 +64,24 @@ def _kernel(
     x_row, y_row = workload.x_shape[1], workload.y_shape[1]
     x_image, y_image = (shape[0] // workload.n * shape[1] for shape in (workload.x_shape, workload.y_shape))
 
+    # LLVM would keep weights for the next tile, where that has the same ones, even on the stack.
+    hides = (count == 1 or not choice.stripe) and not form.keeps(workload.kh)
+
     def body(n: Expr, h: Expr, w: Expr, g: Expr) -> list[Stmt]:
         row, column = tile_start(h, rows, workload.oh), tile_start(w, columns * merged, workload.ow)
         channel = tile_start(g, stored, channels)
+        number = tile.local(1, "int32")
+        statements = [store(number, 0, isa.hidden(g) if hides else g)]
         source = n * x_image + row * (workload.strides[0] * x_row) + workload.x_origin + channel
         source = source + column * (workload.strides[1] * workload.ic)
         accumulators = {
             (o, p, v): tile.local(isa.lanes, "int32") for o, p, v in product(range(rows), range(columns), range(PARTS))
         }
-        statements = [
+        statements += [
             store(acc, 0, load(bias_buffer, (g * PARTS + v) * isa.lanes, isa.lanes), isa.lanes)
             for (_, _, v), acc in accumulators.items()
         ]
-        statements += form.products(tile, x, source, weight_buffer, g, accumulators)
+        statements += form.products(tile, x, source, weight_buffer, load(number, 0), accumulators)
         target = n * y_image + row * y_row + channel + workload.y_origin + column * channels
         if isa.stores_whole:
             outputs = [
@@ -105,7 +110,8 @@ def _kernel(
         "g": count,
     }
     reads = [x, weight_buffer, bias_buffer, *parameters]
-    tile = Tile("tile", loops, body, reads, [y], order="n h w g" if choice.stripe else "n g h w")
+    nest = "n h w g" if choice.stripe else "n g h w"
+    tile = Tile("tile", loops, body, reads, [y], order=nest, definitions=isa.definitions)
     func = function([*reads, y], [tile]).mod["main"]
     return scheduled_kernel(func, f"{spec.instruction_set}-depthwise-{rows}x{columns * merged}x{isa.bytes}", constants)
 

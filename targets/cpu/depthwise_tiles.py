@@ -10,6 +10,7 @@ product.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,11 +58,23 @@ class DepthwiseTile(ABC):
 
     @property
     def uses(self) -> dict[int, list[tuple[int, int]]]:
-        """Input rows below the tile's first one to the (output row, kernel row) pairs that use them."""
+        """Input rows below the tile's first one to the (output row, kernel row) pairs that use them.
+
+        Kernel rows that an earlier input row has used come first.
+        """
         workload, uses = self.workload, {}
         for o, kh in product(range(self.rows), range(workload.kh)):
             uses.setdefault(o * workload.strides[0] + kh * workload.dilations[0], []).append((o, kh))
-        return dict(sorted(uses.items()))
+        return {row: sorted(uses[row], key=lambda use: use[1]) for row in sorted(uses)}
+
+    @property
+    def reused(self) -> int:
+        """Most kernel rows that were used and will be again, from one input row to the next."""
+        users: dict[int, list[int]] = {}
+        for row, outputs in self.uses.items():
+            for _, kh in outputs:
+                users.setdefault(kh, []).append(row)
+        return max(sum(rows[0] <= row < rows[-1] for rows in users.values()) for row in self.uses)
 
     def tap(self, column: int, pixel: int) -> int | None:
         """The tap that a pixel is for an output column; None if the column does not see it."""
@@ -94,19 +107,53 @@ class DepthwiseTile(ABC):
         """Estimated cycles of one tile."""
 
     @property
-    @abstractmethod
     def weight_bytes(self) -> int:
         """Bytes of packed weights of one group of channels."""
+        return self.workload.kh * self.weight_vectors * self.isa.bytes
 
     @abstractmethod
     def pack(self, weights: np.ndarray) -> np.ndarray:
         """Weights `[group, vector, lane, KH, KW]` in the order in which the tile reads them, group by group."""
 
+    @property
     @abstractmethod
+    def registers(self) -> int:
+        """Vectors that a tile needs at once: accumulators, input, and weights as they are read."""
+
+    @property
+    @abstractmethod
+    def weight_vectors(self) -> int:
+        """Vectors of weights of one kernel row."""
+
     def products(
         self, tile: Tile, x: Buffer, source: Expr, weights: Buffer, group: Expr, accumulators: Accumulators
     ) -> list[Stmt]:
-        """Adds all products to the accumulators."""
+        """Adds all products to the accumulators, one input row after the other.
+
+        LLVM would load several rows first, and keep weights for the next rows where there is no register for them.
+        """
+        place = tile.local(1, "int32")
+        statements: list[Stmt] = [store(place, 0, group * math.prod(map(int, weights.shape[1:])))]
+        for row in self.uses:
+            if not self.keeps(self.reused):
+                statements.append(store(place, 0, self.isa.hidden(load(place, 0))))
+            statements += self.row_products(tile, x, source, row, weights, load(place, 0), accumulators)
+        return statements
+
+    def in_order(self, accumulators: Accumulators) -> list[Stmt]:
+        """No load moves from one side of this to the other."""
+        isa = self.isa
+        return [store(acc, 0, isa.in_order(load(acc, 0, isa.lanes)), isa.lanes) for acc in accumulators.values()]
+
+    def keeps(self, kernel_rows: int) -> bool:
+        """Whether there are registers for the weights of so many kernel rows."""
+        return self.registers + kernel_rows * self.weight_vectors <= self.isa.registers
+
+    @abstractmethod
+    def row_products(
+        self, tile: Tile, x: Buffer, source: Expr, row: int, weights: Buffer, place: Expr, accumulators: Accumulators
+    ) -> list[Stmt]:
+        """Adds the products of an input row, in order; the group's weights start at `place`."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +166,25 @@ class Interleaved(DepthwiseTile):
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """(column, quad) where the output column sees a pixel of the quad."""
+        """(column, quad) where the output column sees a pixel of the quad, quad by quad."""
         columns, quads = range(self.columns), range(self.quads)
         return [
             (column, quad)
-            for column, quad in product(columns, quads)
+            for quad, column in product(quads, columns)
             if any(self.tap(column, quad * QUAD + j) is not None for j in range(QUAD))
         ]
 
     @property
     def input_vectors(self) -> int:
         return len(self.uses) * self.quads * QUAD
+
+    @property
+    def registers(self) -> int:
+        return PARTS * self.rows * self.columns + 2 * PARTS
+
+    @property
+    def weight_vectors(self) -> int:
+        return PARTS * len(self.pairs)
 
     @property
     def fits(self) -> bool:
@@ -148,10 +203,6 @@ class Interleaved(DepthwiseTile):
             + 10
         )
 
-    @property
-    def weight_bytes(self) -> int:
-        return self.workload.kh * len(self.pairs) * PARTS * self.isa.bytes
-
     def pack(self, weights: np.ndarray) -> np.ndarray:
         taps = np.zeros((*weights.shape[:4], len(self.pairs), QUAD), np.int8)
         for i, (column, quad) in enumerate(self.pairs):
@@ -162,26 +213,24 @@ class Interleaved(DepthwiseTile):
         # [group, vector, lane, kernel row, pair, 4] to [group, kernel row, pair, vector, lane, 4]
         return np.ascontiguousarray(self.isa.arrange(taps.transpose(0, 3, 4, 1, 2, 5)))
 
-    def products(
-        self, tile: Tile, x: Buffer, source: Expr, weights: Buffer, group: Expr, accumulators: Accumulators
+    def row_products(
+        self, tile: Tile, x: Buffer, source: Expr, row: int, weights: Buffer, place: Expr, accumulators: Accumulators
     ) -> list[Stmt]:
         isa, dtype, size = self.isa, self.workload.x_dtype, self.isa.bytes
-        pairs = self.pairs
         statements: list[Stmt] = []
-        interleaved = [[tile.local(size, dtype) for _ in range(PARTS)] for _ in range(self.quads)]
-        halves = [tile.local(size, dtype) for _ in range(PARTS)]
-        for row, outputs in self.uses.items():
-            for quad, vectors in enumerate(interleaved):
-                seen = {(p, q) for p, q in pairs if q == quad}
-                numbers = [quad * QUAD + j for j in range(QUAD)]
-                used = [n for n in numbers if any(self.tap(p, n) is not None for p, _ in seen)]
-                pixels = [self.pixel(x, source, row, n if n in used else used[-1]) for n in numbers]
-                statements += _interleave(isa, pixels, halves, vectors)
-            for (o, kh), (i, (p, quad)), v in product(outputs, enumerate(pairs), range(PARTS)):
+        for quad in sorted({quad for _, quad in self.pairs}):
+            pairs = [(i, p) for i, (p, seen) in enumerate(self.pairs) if seen == quad]
+            numbers = [quad * QUAD + j for j in range(QUAD)]
+            used = [n for n in numbers if any(self.tap(p, n) is not None for _, p in pairs)]
+            pixels = [self.pixel(x, source, row, n if n in used else used[-1]) for n in numbers]
+            halves, vectors = ([tile.local(size, dtype) for _ in range(PARTS)] for _ in range(2))
+            statements += _interleave(isa, pixels, halves, vectors)
+            for (o, kh), (i, p), v in product(self.uses[row], pairs, range(PARTS)):
                 acc = accumulators[o, p, v]
-                operand = isa.operand(load(interleaved[quad][v], 0, size), dtype)
-                offset = (((group * self.workload.kh + kh) * len(pairs) + i) * PARTS + v) * size
+                operand = isa.operand(load(vectors[v], 0, size), dtype)
+                offset = place + (kh * self.weight_vectors + i * PARTS + v) * size
                 statements.append(store(acc, 0, isa.dot(load(acc, 0, isa.lanes), operand, weights, offset), isa.lanes))
+            statements += self.in_order(accumulators)
         return statements
 
 
@@ -194,9 +243,17 @@ class Widened(DepthwiseTile):
         return len(self.uses) * self.pixels
 
     @property
+    def registers(self) -> int:
+        window = min((self.columns - 1) * self.stride + 1, self.pixels)
+        return PARTS * self.rows * self.columns + 2 * window + 5
+
+    @property
+    def weight_vectors(self) -> int:
+        return 2 * self.workload.kw
+
+    @property
     def fits(self) -> bool:
-        words = 2 * (self.pixels + 1)
-        return PARTS * self.rows * self.columns + words <= self.isa.registers
+        return self.registers <= self.isa.registers
 
     @property
     def cycles(self) -> float:
@@ -204,37 +261,39 @@ class Widened(DepthwiseTile):
         outputs = self.rows * self.columns * PARTS
         return len(self.uses) * self.pixels * 3 + self.rows * taps + outputs * (taps + 5) + 20
 
-    @property
-    def weight_bytes(self) -> int:
-        return self.workload.kh * self.workload.kw * PARTS * self.isa.lanes * 2
-
     def pack(self, weights: np.ndarray) -> np.ndarray:
         # [group, vector, lane, kernel row, tap] to [group, kernel row, tap, vector, lane]
         return np.ascontiguousarray(weights.transpose(0, 3, 4, 1, 2)).astype(np.int16)
 
-    def products(
-        self, tile: Tile, x: Buffer, source: Expr, weights: Buffer, group: Expr, accumulators: Accumulators
+    def row_products(
+        self, tile: Tile, x: Buffer, source: Expr, row: int, weights: Buffer, place: Expr, accumulators: Accumulators
     ) -> list[Stmt]:
         isa, workload, half = self.isa, self.workload, self.isa.bytes // 2
-        words = [[tile.local(half, "int16") for _ in range(2)] for _ in range(self.pixels)]
+        words: dict[int, list[Buffer]] = {}
         statements: list[Stmt] = []
-        for row, outputs in self.uses.items():
-            for number, parts in enumerate(words):
-                if all(self.tap(p, number) is None for p in range(self.columns)):
-                    continue
-                whole = tile.local(isa.bytes, workload.x_dtype)
-                statements.append(store(whole, 0, self.pixel(x, source, row, number), isa.bytes))
-                for i, part in enumerate(parts):
-                    narrow = shuffle([load(whole, 0, isa.bytes)], range(i * half, (i + 1) * half))
-                    statements.append(store(part, 0, narrow.astype(f"int16x{half}"), half))
-            for (o, kh), kw, v, p in product(outputs, range(workload.kw), range(PARTS), range(self.columns)):
-                offset = (((group * workload.kh + kh) * workload.kw + kw) * 2 + v // 2) * half
+        for kw in range(workload.kw):
+            for number in (p * self.stride + kw for p in range(self.columns)):
+                if number not in words:
+                    words[number] = [tile.local(half, "int16") for _ in range(2)]
+                    statements += self._widen(tile, self.pixel(x, source, row, number), words[number])
+            for (o, kh), v, p in product(self.uses[row], range(PARTS), range(self.columns)):
+                offset = place + (kh * self.weight_vectors + kw * 2 + v // 2) * half
                 lanes = range(v % 2 * isa.lanes, (v % 2 + 1) * isa.lanes)
                 operand = shuffle([load(words[p * self.stride + kw][v // 2], 0, half)], lanes)
                 weight = shuffle([load(weights, offset, half)], lanes)
                 acc = accumulators[o, p, v]
                 value = load(acc, 0, isa.lanes) + isa.multiply_words(operand, weight)
                 statements.append(store(acc, 0, value, isa.lanes))
+        return statements + self.in_order(accumulators)
+
+    def _widen(self, tile: Tile, pixel: Expr, words: list[Buffer]) -> list[Stmt]:
+        """The halves of a pixel's bytes in `words`."""
+        size = self.isa.bytes
+        whole, half = tile.local(size, self.workload.x_dtype), size // 2
+        statements = [store(whole, 0, pixel, size)]
+        for i, part in enumerate(words):
+            narrow = shuffle([load(whole, 0, size)], range(i * half, (i + 1) * half))
+            statements.append(store(part, 0, narrow.astype(f"int16x{half}"), half))
         return statements
 
 

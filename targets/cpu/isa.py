@@ -69,6 +69,8 @@ class Isa(ABC):
     """Whether depthwise convolutions gain by `multiply_words` instead of `dot`."""
     weight_offset: ClassVar[int] = 0
     """What `arrange` adds to every weight; results then hold so many sums of activations more, see `add_sum`."""
+    definitions: ClassVar[str] = ""
+    """LLVM IR of the functions that `hidden` and `in_order` call, for `Tile.definitions`."""
     kept_weights: ClassVar[int] = 8 * 1024
     """Most bytes of depthwise weights to read again for every pixel, instead of the pixels again for every vector."""
 
@@ -114,6 +116,14 @@ class Isa(ABC):
         It moves loads of an unrolled loop in front of the loops around it, and then spills them.
         """
         return False
+
+    def hidden(self, value: Expr) -> Expr:
+        """An int32 of which LLVM does not know that it is `value`, so what is loaded there is loaded anew."""
+        return value
+
+    def in_order(self, acc: Expr) -> Expr:
+        """`lanes` int32 as they are; LLVM moves no load from one side of this to the other."""
+        return acc
 
     def broadcast(self, quad: Expr) -> Expr:
         """Four bytes repeated in every lane."""
