@@ -108,7 +108,16 @@ def _cycles(dense: Dense, tile: RegisterTile, isa: Isa) -> float:
     accumulators = tile.pixels * tile.vectors // isa.pixels
     steps = dense.steps(isa.depth)
     step = isa.step_cycles(tile.pixels, tile.vectors, dense.dots(isa.depth), steps)
-    return dense.groups * count * (steps * step + isa.tile_cycles(accumulators))
+    partial = _partial_stores(dense, tile, isa) * isa.partial_store
+    return dense.groups * count * (steps * step + isa.tile_cycles(accumulators) + partial)
+
+
+def _partial_stores(dense: Dense, tile: RegisterTile, isa: Isa) -> int:
+    """How many rows or pixels of a tile have results of less than a vector in a row."""
+    span = min(dense.channels, tile.vectors * isa.channels)
+    touch = span == dense.merged * dense.y_steps[2]
+    length, number = (span * tile.columns, tile.rows) if touch else (span, tile.pixels)
+    return number if length < isa.bytes else 0
 
 
 def _stripes(dense: Dense, tile: RegisterTile, isa: Isa) -> list[int]:

@@ -23,9 +23,6 @@ from qcompiler.lowering.workload import ConvWorkload
 from qcompiler.targets.cpu.epilogue import PARTS
 from qcompiler.targets.cpu.isa import QUAD, Isa
 
-_PARTIAL_STORE = 20
-"""Cycles to store less than a vector, where that is dear."""
-
 Accumulators = Mapping[tuple[int, int, int], Buffer]
 """By output row, output column and vector of channels."""
 
@@ -48,8 +45,8 @@ class DepthwiseTile(ABC):
 
     @property
     def stores_partly(self) -> bool:
-        """Whether the results of a row are less than a vector, where that is dear."""
-        return self.isa.stores_whole and self.columns * self.merged * self.workload.oc < self.isa.bytes
+        """Whether the results of a row are less than a vector."""
+        return self.columns * self.merged * self.workload.oc < self.isa.bytes
 
     @property
     def pixels(self) -> int:
@@ -199,7 +196,7 @@ class Interleaved(DepthwiseTile):
             + self.rows * weights * isa.dot_cost
             + weights * (0.5 + isa.weight_cost)
             + self.rows * self.columns * PARTS * 2.5
-            + (self.rows * _PARTIAL_STORE if self.stores_partly else 0)
+            + (self.rows * isa.partial_store if self.stores_partly else 0)
             + 10
         )
 

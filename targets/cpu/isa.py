@@ -59,8 +59,8 @@ class Isa(ABC):
     """Whether fetching the next block of weights ahead pays."""
     hides_parameters: ClassVar[bool] = False
     """Whether `hides_constants` speaks of bias and parameters too, not of weights alone."""
-    stores_whole: ClassVar[bool] = False
-    """Whether storing less than a whole vector is dear."""
+    partial_store: ClassVar[float] = 0.0
+    """Cycles to store less than a vector, where that is so dear that stores shall rather overlap."""
     adds_magic: ClassVar[bool] = False
     """Whether small products are rounded by adding 1.5 * 2^23, which leaves an int16 in the low half of a lane."""
     rounds_twice: ClassVar[bool] = False
@@ -73,6 +73,11 @@ class Isa(ABC):
     """LLVM IR of the functions that `hidden` and `in_order` call, for `Tile.definitions`."""
     kept_weights: ClassVar[int] = 8 * 1024
     """Most bytes of depthwise weights to read again for every pixel, instead of the pixels again for every vector."""
+
+    @property
+    def stores_whole(self) -> bool:
+        """Whether results are stored by whole vectors, which may overlap, wherever they fit."""
+        return self.partial_store > 0
 
     @property
     def bytes(self) -> int:

@@ -95,7 +95,7 @@ class Hvx(Isa):
     """Costs count packets. Elements stay in their order."""
 
     prefetches: ClassVar[bool] = False
-    stores_whole: ClassVar[bool] = True
+    partial_store: ClassVar[float] = 25.0
     hides_parameters: ClassVar[bool] = True
     rounds_twice: ClassVar[bool] = True
     kept_weights: ClassVar[int] = 32 * 1024
@@ -194,17 +194,18 @@ class Scalar(Hvx):
     together: ClassVar[int] = 4
     weight_offset: ClassVar[int] = 128
     most_pixels: ClassVar[int] = 8
-    """Pixels whose activations and sums find scalar registers; half as many where each serves one vector."""
+    """Pixels whose activations and sums find scalar registers."""
 
     def fits(self, pixels: int, vectors: int) -> bool:
-        most = self.most_pixels if vectors > 1 else self.most_pixels // 2
-        return pixels <= most and pixels * vectors <= self.accumulators
+        return pixels <= self.most_pixels and pixels * vectors <= self.accumulators
 
     def step_cycles(self, pixels: int, vectors: int, dots: int, steps: int) -> float:
         loads = pixels * -(-dots // 2) / dots
         sums = pixels * -(-dots // 4) / dots
         packets = max((pixels * vectors + sums) / 2, float(vectors), (vectors + loads) / 2)
-        return packets + 0.5 + 0.1 * max(0, pixels - 4) + _CONSTANTS * vectors / steps
+        # Scalar registers run short, and sooner where there is less to do for each pixel.
+        spilled = (0.1 if vectors > 1 else 1.3) * max(0, pixels - 4)
+        return packets + 0.5 + spilled + _CONSTANTS * vectors / steps
 
     def hides_constants(self, pixels: int, vectors: int, steps: int) -> bool:
         kept = steps if steps <= 2 * self.together else 0
