@@ -85,6 +85,18 @@ def innermost_loops(text: str) -> list[str]:
     return bodies
 
 
+def lines_in_loops(text: str) -> list[str]:
+    """Lines of assembly from a label to the last jump back to it: those of all loops, inner and outer."""
+    lines = text.splitlines()
+    places = {line.split(":")[0]: i for i, line in enumerate(lines) if re.match(r"\.LBB\w+:", line)}
+    ends: dict[int, int] = {}
+    for i, line in enumerate(lines):
+        jump = re.match(r"\t(?:j\w+|b(?:\.\w+)?|cbn?z\t\w+,|tbn?z\t\w+, #\d+,)\s+(\.LBB\w+)$", line)
+        if jump and places[jump[1]] < i:
+            ends[places[jump[1]]] = i
+    return [line for i, line in enumerate(lines) if any(start < i <= end for start, end in ends.items())]
+
+
 def random_stored(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     limits = np.iinfo(dtype)
     return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)

@@ -9,10 +9,11 @@ from itertools import product
 import numpy as np
 import pytest
 from emulated import ARM
-from products import assembly, check_emulated, innermost_loops
+from products import assembly, check_emulated, innermost_loops, lines_in_loops
 from test_host_conv import ONE, Case, Problem
 from test_host_matmul import Case as Product
 
+from qcompiler.lowering.program import Kernel
 from qcompiler.targets.arm_cpu import isa
 from qcompiler.targets.arm_cpu.spec import names
 from qcompiler.targets.cpu.conv import conv_kernel
@@ -76,12 +77,59 @@ def test_inner_loop_of_a_large_convolution(spec: TargetSpec, x_dtype: str, share
         assert not {"bl", "blr"} & set(found), body
 
 
-@pytest.mark.parametrize("channels", [16, 24, 32, 64, 96])
-def test_short_reductions_hardly_spill(channels: int) -> None:
-    """LLVM would load the weights of all tiles first, and keep them on the stack."""
-    text = text_of(Case((1, 14, 14, channels), 6 * channels, (1, 1), x_dtype="int8", y_dtype="int8").build(), DOTPROD)
-    for body in (body for body in innermost_loops(text) if re.search(PRODUCTS, body)):
-        assert len(re.findall(SPILL, body, flags=re.M)) <= 0.02 * len(instructions(body)), body
+def assert_nothing_on_the_stack(kernel: Kernel, spec: TargetSpec) -> None:
+    lines = lines_in_loops(assembly(kernel, spec))
+    assert any(re.search(rf"\t(?:{PRODUCTS})\t", line) for line in lines), kernel.rule
+    assert not [line for line in lines if re.match(SPILL, line)], kernel.rule
+
+
+@pytest.mark.parametrize("spec", [DOTPROD, MIXED, NEON], ids=lambda spec: spec.instruction_set)
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case((1, 14, 14, 32), 192, (1, 1)),
+        Case((1, 32, 32, 3), 32, (3, 3), (2, 2), pads=ONE),
+        *(
+            pytest.param(case, marks=pytest.mark.slow)
+            for case in (
+                *(Case((1, 14, 14, k), 6 * k, (1, 1)) for k in (8, 16, 24, 40, 48, 64)),
+                Case((1, 14, 14, 16), 20, (1, 1)),
+                Case((1, 14, 14, 32), 13, (1, 1)),
+                Case((1, 5, 5, 24), 20, (1, 1)),
+                Case((1, 14, 14, 64), 20, (1, 1), y_dtype="int16"),
+                Case((1, 14, 14, 32), 72, (1, 1), gain=2000),
+                Case((1, 32, 32, 3), 16, (3, 3), pads=ONE),
+                Case((1, 15, 17, 3), 20, (3, 3), pads=ONE),
+                Case((1, 32, 32, 1), 24, (5, 5), pads=(2, 2, 2, 2)),
+                Case((1, 28, 28, 3), 64, (7, 7), (2, 2), pads=(3, 3, 3, 3)),
+                Case((1, 14, 14, 8), 24, (3, 3), dilations=(2, 2), pads=(2, 2, 2, 2)),
+                Case((1, 14, 14, 32), 64, (3, 3), pads=ONE),
+                LARGE,
+            )
+        ),
+    ],
+    ids=lambda case: f"{case.shape[3]}-{case.oc}-{case.kernel[0]}-{case.strides[0]}",
+)
+def test_convolutions_keep_off_the_stack(spec: TargetSpec, case: Case) -> None:
+    """In no loop, for results of any form, and with activations that `sdot` takes as they are or shifted."""
+    y_dtype = "int8" if case.y_dtype == "uint8" else case.y_dtype
+    problem = replace(case, x_dtype="int8", y_dtype=y_dtype).build()
+    shifted = replace(case, x_dtype="uint8").build()
+    problems = [problem, shifted, *([lonely_minimum(problem)] if spec is NEON else [])]
+    for p in problems:
+        assert_nothing_on_the_stack(conv_kernel(p.workload, p.weights, p.bias, spec), spec)
+
+
+@pytest.mark.parametrize("spec", [DOTPROD, MIXED, NEON], ids=lambda spec: spec.instruction_set)
+@pytest.mark.parametrize(
+    "mkn",
+    [(5, 16, 72), *(pytest.param(mkn, marks=pytest.mark.slow) for mkn in ((12, 64, 32), (1, 24, 72), (64, 32, 32)))],
+)
+def test_packed_products_keep_off_the_stack(spec: TargetSpec, mkn: tuple[int, int, int]) -> None:
+    """In no loop, those that pack the right-hand side included."""
+    for types in (("int8", "int8", "int8"), ("uint8", "uint8", "int8")):
+        workload, _, _, bias = Product((2,), (2,), mkn, types, (3, 2)).build()
+        assert_nothing_on_the_stack(matmul_kernel(workload, None, bias, spec), spec)
 
 
 def depthwise(kernel: int, stride: int, channels: int = 37, x_dtype: str = "int8", rounding: str = "fp32") -> Case:

@@ -49,7 +49,7 @@ def store(buffer: Buffer, offset: Expr | int, value: Expr, lanes: int = 1) -> St
 
 def _indices(buffer: Buffer, offset: Expr | int, lanes: int) -> list[Expr]:
     offset = int32(offset) if isinstance(offset, int) else offset
-    last = offset if lanes == 1 else Ramp(offset, int32(1), lanes)
+    last = offset if lanes == 1 else Ramp(offset, tirx.const(1, offset.ty.dtype), lanes)
     return [*[int32(0)] * (len(buffer.shape) - 1), last]
 
 

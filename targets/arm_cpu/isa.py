@@ -11,28 +11,43 @@ from typing import ClassVar
 import numpy as np
 from tvm import tirx
 
-from qcompiler.lowering.tir import Buffer, Expr, llvm, load, shuffle, splat
+from qcompiler.lowering.tir import Buffer, Expr, Stmt, llvm, load, shuffle, splat
 from qcompiler.targets.cpu.isa import QUAD, Isa
 
 _NEON = "llvm.aarch64.neon"
-_DEFINITIONS = """
-define i32 @qcompiler_hidden(i32 %value) alwaysinline {
-  %same = call i32 asm sideeffect "", "=r,0"(i32 %value)
-  ret i32 %same
-}
-define <4 x i32> @qcompiler_in_order(<4 x i32> %value) alwaysinline {
-  %same = call <4 x i32> asm sideeffect "", "=w,0"(<4 x i32> %value)
-  ret <4 x i32> %same
+_SCALARS = {"int32": "i32", "int64": "i64"}
+_VECTORS = {"int32x4": "<4 x i32>", "int16x8": "<8 x i16>", "int8x16": "<16 x i8>", "uint8x16": "<16 x i8>"}
+
+
+def _assembly(name: str, result: str, operand: str, text: str, constraints: str) -> str:
+    """A function of one line of assembly, which LLVM neither looks into nor moves loads across.
+
+    Source: LLVM Language Reference, Inline Assembler Expressions.
+    """
+    return f"""
+define {result} @qcompiler_{name}({operand} %value) alwaysinline {{
+  %made = call {result} asm sideeffect "{text}", "{constraints}"({operand} %value)
+  ret {result} %made
+}}
+"""
+
+
+_FENCE = """
+define void @qcompiler_fence() alwaysinline {
+  call void asm sideeffect "", ""()
+  ret void
 }
 """
-"""Assembly of no instructions, which LLVM neither looks into nor moves loads across (LLVM Language Reference, Inline
-Assembler Expressions)."""
+_DEFINITIONS = "".join(
+    [
+        *(_assembly(f"hidden_{name}", kind, kind, "", "=r,0") for name, kind in _SCALARS.items()),
+        *(_assembly(f"in_order_{name}", kind, kind, "", "=w,0") for name, kind in _VECTORS.items()),
+        _assembly("repeated", "<4 x float>", "i32", "dup $0.4s, ${1:w}", "=w,r"),
+        _FENCE,
+    ]
+)
 _ISSUE = 2.0
 """Vector instructions a cycle."""
-_UNROLLED = 9
-"""Dot products of an accumulator up to which LLVM unrolls all loops inside a tile."""
-_PARTLY_UNROLLED = 64
-"""Those up to which it may unroll some."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +82,6 @@ class Neon(Isa):
         loads = self.load_cost * pixels * -(-dots // self.together) / dots
         addresses = pixels / dots if dots < steps else 0
         weights = vectors * 0.5  # loaded in pairs
-        if steps <= _UNROLLED:
-            # LLVM keeps weights, bias and multipliers in registers from tile to tile, and spills what has no place.
-            spare = self.registers - self._registers(pixels, vectors)
-            spilled = max(0, vectors * (steps + 1) - spare)
-            weights = 0.65 * spilled / steps
         instructions = accumulators * self.dot_cost + pixels * self.operand_cost + vectors * self.weight_cost
         return (instructions + loads + addresses + weights + self.loop_cost / self.together) / _ISSUE
 
@@ -82,10 +92,18 @@ class Neon(Isa):
         return [(self.depth * self.together, dtype)] * self.pixels
 
     def hidden(self, value: Expr) -> Expr:
-        return tirx.call_extern("int32", "qcompiler_hidden", value)
+        dtype = str(value.ty.dtype)
+        return tirx.call_extern(dtype, f"qcompiler_hidden_{dtype}", value)
 
     def in_order(self, acc: Expr) -> Expr:
-        return tirx.call_extern("int32x4", "qcompiler_in_order", acc)
+        dtype = str(acc.ty.dtype)
+        return tirx.call_extern(dtype, f"qcompiler_in_order_{dtype}", acc)
+
+    def fence(self) -> Stmt:
+        return tirx.Evaluate(tirx.call_extern("void", "qcompiler_fence"))
+
+    def repeated(self, word: int) -> Expr:
+        return tirx.call_extern("float32x4", "qcompiler_repeated", tirx.const(word, "int32"))
 
     def round(self, real: Expr) -> Expr:
         return llvm(f"{_NEON}.fcvtns", "int32x4", real)
@@ -143,8 +161,10 @@ class Dotprod(Signed):
     load_cost: ClassVar[float] = 0.5  # LLVM unrolls the loop, and then loads in pairs
     loop_cost: ClassVar[float] = 1.0
 
-    def hides_constants(self, pixels: int, vectors: int, steps: int) -> bool:
-        return steps <= _PARTLY_UNROLLED
+    def fences(self, pixels: int, vectors: int, dtype: str) -> bool:
+        # LLVM loads in pairs: the next activations too, and shifts them.
+        shifting = 2 if self.bias_offset(dtype) else 0
+        return self._registers(pixels, vectors) + pixels + shifting >= self.registers
 
     def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
         return (_signed(x, dtype),)
@@ -212,6 +232,8 @@ class Long(Neon):
 
     together: ClassVar[int] = 2
     most_vectors: ClassVar[int] = 4
+    free: ClassVar[int] = 13
+    ordered: ClassVar[bool] = True
     form: ClassVar[str] = "-long"
     multiplies_words: ClassVar[bool] = True
 
@@ -253,6 +275,7 @@ class Pairs(Signed):
     """
 
     most_vectors: ClassVar[int] = 4
+    ordered: ClassVar[bool] = True
 
     def takes(self, weights: np.ndarray) -> bool:
         return weights.min() > -128

@@ -36,6 +36,7 @@ from qcompiler.lowering.tir import (
     loop,
     prefetch,
     shuffle,
+    store,
 )
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.choices import FIRST_LEVEL_CACHE, Dense, DenseChoice, dense_choices
@@ -152,10 +153,17 @@ def dense_tile(
         y_base = _dot(dense.y_steps, (n, row, column)) + (channel + dense.y_origin)
         pixels = [(i, j * dense.merged) for i, j in product(range(tile.rows), range(tile.columns))]
         behind = hidden(h, w, isa.lanes) if isa.hides_parameters else int32(0)
+        fenced = isa.fences(tile.pixels, tile.vectors, dense.x_dtype)
+        places, statements = [packed * block_bytes, packed * block_lanes], []
+        if isa.definitions:
+            cells = [result.local(1, "int64") for _ in places]
+            statements += [store(c, 0, isa.hidden(p.astype("int64"))) for c, p in zip(cells, places, strict=True)]
+            places = [load(cell, 0) for cell in cells]
+        block_start, bias_start = places
         products = Products.of(result, isa, x, dense.x_dtype, tile.pixels, tile.vectors)
 
         def initial(group: int, vector: int) -> Expr:
-            value = load(bias, packed * block_lanes + vector * isa.lanes + behind, isa.lanes)
+            value = load(bias, bias_start + vector * isa.lanes + behind, isa.lanes)
             if row_terms is None:
                 return value
             image = n if dense.x_steps[0] else int32(0)
@@ -169,13 +177,13 @@ def dense_tile(
             """Products with `count` quads from `first`, which are loaded together."""
             source = x_base + tap_row * dense.tap_steps[0] + tap_column * dense.tap_steps[1] + first * isa.depth
             flat = (tap_row * dense.taps[1] + tap_column) * dots + first
-            statements = []
+            statements = [isa.fence()] if fenced else []
             if prefetched:
                 ahead = ((h * loops["w"] + w) * steps + flat) * prefetched
                 following = (packed + 1) * block_bytes + ahead
                 statements.append(prefetch(weights, tirx.min(following, int32(weight_bytes - 1))))
             apart = [i * dense.x_steps[1] + j * dense.x_steps[2] for i, j in pixels]
-            place = packed * block_bytes + flat * step_bytes + hidden(h, w, isa.bytes)
+            place = block_start + flat * step_bytes + hidden(h, w, isa.bytes)
             return statements + products.add(source, apart, weights, place, count)
 
         def run(tap_row: Expr, tap_column: Expr) -> list[Stmt]:
@@ -184,7 +192,7 @@ def dense_tile(
             statements = loop(whole, lambda i: step(tap_row, tap_column, i * group, group), "quads") if whole else []
             return statements + (step(tap_row, tap_column, int32(whole * group), rest) if rest else [])
 
-        statements = products.start(initial)
+        statements += products.start(initial)
         statements += loop(
             dense.taps[0],
             lambda tap_row: loop(
@@ -204,7 +212,7 @@ def dense_tile(
         return statements + epilogue.store(result, y, parts)
 
     reads = [x, weights, bias, *epilogue.parameters, *([] if row_terms is None else [row_terms])]
-    result = Tile("tile", loops, body, reads, [y], order=loop_order(choice.stripe))
+    result = Tile("tile", loops, body, reads, [y], order=loop_order(choice.stripe), definitions=isa.definitions)
     return result
 
 

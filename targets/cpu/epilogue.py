@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -87,10 +87,14 @@ class Epilogue:
         largest = _largest(self.requantize, self.acc_bound) + abs(self.requantize.zero_point)
         return self.isa.adds_magic and _saturates(self.requantize, self.acc_bound) and largest < _INT16_LIMIT
 
-    def stored(self, parts: Sequence[tuple[Buffer, Expr | int]]) -> Expr:
-        """Stored integers of up to four (accumulator, parameter offset), in the order `Isa.narrow` gives."""
+    def stored(self, parts: Sequence[tuple[Buffer, Expr | int]], magic: Mapping[int, Expr] | None = None) -> Expr:
+        """Stored integers of up to four (accumulator, parameter offset), in the order `Isa.narrow` gives.
+
+        `magic` has vectors of what `_magic_words` tells, by word; if it is None they are made here.
+        """
+        magic = {word: self._magic(word) for word in self._magic_words} if magic is None else magic
         filled = [parts[min(i, len(parts) - 1)] for i in range(PARTS)]
-        rounded = [self._rounded(*part) for part in filled]
+        rounded = [self._rounded(*part, magic) for part in filled]
         requantize = self.requantize
         zero_point = requantize.zero_point if requantize.rounding == "fp32" or self._twice else 0
         if self.halves:
@@ -104,7 +108,16 @@ class Epilogue:
         zero_point = self.requantize.zero_point
         return 0 if zero_point % 2 else zero_point
 
-    def _rounded(self, accumulator: Buffer, offset: Expr | int) -> Expr:
+    @property
+    def _magic_words(self) -> list[int]:
+        """Bits of the float32 that is taken off before scaling, where accumulators start at it, and of that added after
+        it, where rounding leaves int16."""
+        return [MAGIC_BITS] * (self.start > 0) + [MAGIC_BITS + self._magic_zero_point] * self.halves
+
+    def _magic(self, word: int) -> Expr:
+        return splat(MAGIC + (word - MAGIC_BITS), "float32", self.isa.lanes)
+
+    def _rounded(self, accumulator: Buffer, offset: Expr | int, magic: Mapping[int, Expr]) -> Expr:
         lanes = self.isa.lanes
         acc = load(accumulator, 0, lanes)
         parameters = [load(parameter, offset, lanes) for parameter in self.parameters]
@@ -118,25 +131,24 @@ class Epilogue:
             return self.isa.round(clamp_float(acc, parameters[0], self.requantize, lanes))
         real = acc.astype(vector("float32", lanes))
         if self.start:
-            real = tirx.reinterpret(vector("float32", lanes), acc) - splat(MAGIC, "float32", lanes)
+            real = tirx.reinterpret(vector("float32", lanes), acc) - magic[MAGIC_BITS]
         real = real * parameters[0]
         if not self.halves:
             return self.isa.round(real)
-        rounded = real + splat(MAGIC + self._magic_zero_point, "float32", lanes)
-        return tirx.reinterpret(vector("int32", lanes), rounded)
+        return tirx.reinterpret(vector("int32", lanes), real + magic[MAGIC_BITS + self._magic_zero_point])
 
     def store(self, tile: Tile, output: Buffer, parts: Sequence[Part]) -> list[Stmt]:
         """Requantizes and stores `parts`, neighbouring ones together."""
         if self.isa.stores_whole:
             return self._store_whole(tile, output, parts)
-        statements = []
+        statements, magic = self._constants(tile)
         size, pixels = self.isa.bytes, self.isa.pixels
         for first in range(0, len(parts), PARTS * pixels):
             group = parts[first : first + PARTS * pixels]
             narrowed = []
             for i in range(0, len(group), PARTS):
                 narrowed.append(tile.local(size, self.requantize.out_dtype))
-                value = self.stored([(part.accumulator, part.parameter) for part in group[i : i + PARTS]])
+                value = self.stored([(part.accumulator, part.parameter) for part in group[i : i + PARTS]], magic)
                 statements.append(store(narrowed[-1], 0, value, size))
             for pixel, run in product(range(pixels), _runs(group)):
                 lanes = sum(group[i].lanes for i in run)
@@ -150,6 +162,15 @@ class Epilogue:
                 piece = vectors[0] if order == list(range(size)) else shuffle(vectors, order)
                 statements.append(store(output, group[run[0]].targets[pixel].output, piece, lanes))
         return statements
+
+    def _constants(self, tile: Tile) -> tuple[list[Stmt], dict[int, Expr] | None]:
+        """What `stored` takes: made anew in each tile where LLVM would otherwise keep it in registers."""
+        if not self.isa.definitions:
+            return [], None
+        lanes = self.isa.lanes
+        cells = {word: tile.local(lanes, "float32") for word in self._magic_words}
+        statements = [store(cell, 0, self.isa.repeated(word), lanes) for word, cell in cells.items()]
+        return statements, {word: load(cell, 0, lanes) for word, cell in cells.items()}
 
     def _store_whole(self, tile: Tile, output: Buffer, parts: Sequence[Part]) -> list[Stmt]:
         """As `store`, by vectors that end with what touches in the output and may overlap, wherever they fit."""

@@ -161,5 +161,13 @@ def _tile(
         return statements + epilogue.store(result, y, parts)
 
     loops = {"n": 1, "h": 1, "w": -(-rows // tile.columns), "c": count}
-    result = Tile("tile", loops, body, [x, *constants, *epilogue.parameters], [y], order=loop_order(choice.stripe))
+    result = Tile(
+        "tile",
+        loops,
+        body,
+        [x, *constants, *epilogue.parameters],
+        [y],
+        order=loop_order(choice.stripe),
+        definitions=isa.definitions,
+    )
     return result

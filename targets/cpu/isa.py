@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from tvm import tirx
 
-from qcompiler.lowering.tir import Buffer, Expr, load, shuffle
+from qcompiler.lowering.tir import Buffer, Expr, Stmt, load, shuffle
 from qcompiler.targets.spec import TargetSpec
 
 QUAD = 4
@@ -57,6 +57,8 @@ class Isa(ABC):
     """Vectors of a right-hand side that are packed together at run time."""
     prefetches: ClassVar[bool] = True
     """Whether fetching the next block of weights ahead pays."""
+    ordered: ClassVar[bool] = False
+    """Whether tiles multiply pixel by pixel, by `in_order`: where products need temporaries."""
     hides_parameters: ClassVar[bool] = False
     """Whether `hides_constants` speaks of bias and parameters too, not of weights alone."""
     partial_store: ClassVar[float] = 0.0
@@ -70,7 +72,8 @@ class Isa(ABC):
     weight_offset: ClassVar[int] = 0
     """What `arrange` adds to every weight; results then hold so many sums of activations more, see `add_sum`."""
     definitions: ClassVar[str] = ""
-    """LLVM IR of the functions that `hidden` and `in_order` call, for `Tile.definitions`."""
+    """LLVM IR of the functions that `hidden`, `in_order`, `fence` and `repeated` call, for `Tile.definitions`; empty
+    where nothing needs them."""
     kept_weights: ClassVar[int] = 8 * 1024
     """Most bytes of depthwise weights to read again for every pixel, instead of the pixels again for every vector."""
 
@@ -123,12 +126,24 @@ class Isa(ABC):
         return False
 
     def hidden(self, value: Expr) -> Expr:
-        """An int32 of which LLVM does not know that it is `value`, so what is loaded there is loaded anew."""
+        """An int32 or int64 of which LLVM does not know that it is `value`, so what is loaded there is loaded anew."""
         return value
 
     def in_order(self, acc: Expr) -> Expr:
-        """`lanes` int32 as they are; LLVM moves no load from one side of this to the other."""
+        """A vector as it is; LLVM moves no load from one side of this to the other, nor one of these before another."""
         return acc
+
+    def fence(self) -> Stmt:
+        """LLVM moves no load from one side of this to the other; only where there are `definitions`."""
+        raise NotImplementedError
+
+    def repeated(self, word: int) -> Expr:
+        """32 bits in all lanes of a float32 vector, made there and then; only where there are `definitions`."""
+        raise NotImplementedError
+
+    def fences(self, pixels: int, vectors: int, dtype: str) -> bool:
+        """Whether a tile loads activations only after the products with those before them, by `fence`."""
+        return False
 
     def broadcast(self, quad: Expr) -> Expr:
         """Four bytes repeated in every lane."""

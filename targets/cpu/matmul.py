@@ -264,28 +264,34 @@ def _pack_tile(
 
         def step(number: Expr, rows: int = depth) -> list[Stmt]:
             statements = []
-            made = []
             for unit in units:
+                statements += [isa.fence()] if isa.definitions and unit[0] else []
                 offsets = [source + (number * depth + j) * n + blocks.starts[unit[0]] for j in range(rows)]
-                made += vectors_of(offsets, len(unit))
-            for v, (total, vector) in enumerate(zip(sums, made, strict=True)):
-                target = (block * dense.dots(depth) + number) * step_bytes + v * isa.bytes
-                statements.append(store(packed, target, vector, isa.bytes))
-                value = isa.dot(load(total, 0, lanes), ones, packed, target)
-                statements.append(store(total, 0, value, lanes))
+                for v, vector in zip(unit, vectors_of(offsets, len(unit)), strict=True):
+                    target = (block * dense.dots(depth) + number) * step_bytes + v * isa.bytes
+                    statements.append(store(packed, target, vector, isa.bytes))
+                    value = isa.dot(load(sums[v], 0, lanes), ones, packed, target)
+                    statements.append(store(sums[v], 0, value, lanes))
             return statements
 
         statements = [store(total, 0, splat(0, "int32", lanes), lanes) for total in sums]
         statements += loop(k // depth, step) if k >= depth else []
         statements += step(int32(k // depth), k % depth) if k % depth else []
+        first = c * block_lanes
+        if isa.definitions:
+            cell = tile.local(1, "int64")
+            statements.append(store(cell, 0, isa.hidden(first.astype("int64"))))
+            first = load(cell, 0)
         for v, total in enumerate(sums):
-            value = load(start, c * block_lanes + v * lanes, lanes)
+            value = load(start, first + v * lanes, lanes)
             value = value - load(total, 0, lanes) * splat(factor, "int32", lanes)
             statements.append(store(columns, block * block_lanes + v * lanes, value, lanes))
         return statements
 
     matrices = prod(workload.b_batch)
-    tile = Tile("pack", {"matrix": matrices, "c": count}, body, [b, start], [packed, columns])
+    tile = Tile(
+        "pack", {"matrix": matrices, "c": count}, body, [b, start], [packed, columns], definitions=isa.definitions
+    )
     return tile
 
 

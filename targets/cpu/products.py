@@ -87,12 +87,21 @@ class Products:
                 total = self.sums[group]
                 statements.append(store(total, 0, isa.add_sum(load(total, 0), values)))
             operands.append(values)
-        for index, (values, line) in product(range(count), zip(operands, self.accumulators, strict=True)):
-            operand = isa.step(values, index, self.dtype)
+        for index, group in product(range(count), range(len(self.accumulators))):
+            line = self.accumulators[group]
+            statements += self._in_order(self.kept[group])
+            operand = isa.step(operands[group], index, self.dtype)
             for v, acc in enumerate(line):
                 place = weight + (index * self.step_bytes + v * isa.bytes)
                 statements.append(store(acc, 0, isa.dot(load(acc, 0, isa.lanes), operand, weights, place), isa.lanes))
+            statements += self._in_order(line)
         return statements
+
+    def _in_order(self, registers: Sequence[Buffer]) -> list[Stmt]:
+        if not self.isa.ordered:
+            return []
+        sizes = [int(register.shape[0]) for register in registers]
+        return [store(b, 0, self.isa.in_order(load(b, 0, n)), n) for b, n in zip(registers, sizes, strict=True)]
 
     def parts(
         self,
