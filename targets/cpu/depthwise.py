@@ -94,10 +94,12 @@ def _kernel(
                 for o, p, v in product(range(rows), range(columns), range(PARTS))
             ]
             return statements + epilogue.store(tile, y, outputs)
+        constants, magic = epilogue.magic(tile)
+        statements += constants
         for o, p in product(range(rows), range(columns)):
             result = tile.local(group, workload.requantize.out_dtype)
             parts = [(accumulators[o, p, v], (g * PARTS + v) * isa.lanes) for v in range(PARTS)]
-            statements.append(store(result, 0, epilogue.stored(parts), group))
+            statements.append(store(result, 0, epilogue.stored(parts, magic), group))
             whole = load(result, 0, group)
             piece = whole if stored == group else shuffle([whole], range(stored))
             statements.append(store(y, target + (o * y_row + p * channels), piece, stored))

@@ -90,7 +90,7 @@ class Epilogue:
     def stored(self, parts: Sequence[tuple[Buffer, Expr | int]], magic: Mapping[int, Expr] | None = None) -> Expr:
         """Stored integers of up to four (accumulator, parameter offset), in the order `Isa.narrow` gives.
 
-        `magic` has vectors of what `_magic_words` tells, by word; if it is None they are made here.
+        `magic` is what `Epilogue.magic` tells; if it is None the vectors are made here.
         """
         magic = {word: self._magic(word) for word in self._magic_words} if magic is None else magic
         filled = [parts[min(i, len(parts) - 1)] for i in range(PARTS)]
@@ -141,7 +141,7 @@ class Epilogue:
         """Requantizes and stores `parts`, neighbouring ones together."""
         if self.isa.stores_whole:
             return self._store_whole(tile, output, parts)
-        statements, magic = self._constants(tile)
+        statements, magic = self.magic(tile)
         size, pixels = self.isa.bytes, self.isa.pixels
         for first in range(0, len(parts), PARTS * pixels):
             group = parts[first : first + PARTS * pixels]
@@ -163,8 +163,8 @@ class Epilogue:
                 statements.append(store(output, group[run[0]].targets[pixel].output, piece, lanes))
         return statements
 
-    def _constants(self, tile: Tile) -> tuple[list[Stmt], dict[int, Expr] | None]:
-        """What `stored` takes: made anew in each tile where LLVM would otherwise keep it in registers."""
+    def magic(self, tile: Tile) -> tuple[list[Stmt], dict[int, Expr] | None]:
+        """The vectors that `stored` takes: made anew in each tile where LLVM would otherwise keep it in registers."""
         if not self.isa.definitions:
             return [], None
         lanes = self.isa.lanes
