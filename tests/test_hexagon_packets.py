@@ -14,7 +14,10 @@ import qcompiler
 from qcompiler.bundle import load_emulated
 from qcompiler.report.packets import LoopPackets, StepPackets, count_packets
 
-pytestmark = pytest.mark.skipif(bool(missing_tools("hexagon")), reason=missing_tools("hexagon") or "-")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing_tools("hexagon")), reason=missing_tools("hexagon") or "-"),
+]
 
 LAYERS = {
     # name: output channels, kernel, stride, depthwise

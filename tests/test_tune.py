@@ -99,6 +99,7 @@ class Timed(PyRunner):
         return [Known(self.seconds[int(Path(str(each.artifact_path)).name)]) for each in runner_inputs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [CONV, DEPTHWISE], ids=["dense", "depthwise"])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.instruction_set)
 def test_every_choice_gives_the_same_integers(case: Case, spec) -> None:
