@@ -192,11 +192,7 @@ class _Rewriter:
         most = (_MOVED_LANES if moved else _ARITHMETIC_LANES) if contiguous and not is_bool else 1
         pieces = _pieces(lanes, most)
         values = [self.piece(node.value, start, n) for start, n in pieces]
-        bound: list[Stmt] = []
-        if len(pieces) > 1 and self._may_read_what_is_stored(node, index):
-            variables = [Var("v", str(v.ty.dtype)) for v in values]
-            bound = [Bind(variable, value) for variable, value in zip(variables, values, strict=True)]
-            values = variables
+        bound, values = self._before_storing(node, values)
         stores = []
         for (start, n), value in zip(pieces, values, strict=True):
             place = self.piece(index, start, 1)
@@ -207,17 +203,20 @@ class _Rewriter:
                 stores.append(Evaluate(tirx.call_extern("void", f"vstore{n}", value, _int32(0), address)))
         return _joined([*bound, *stores])
 
+    def _before_storing(self, node: BufferStore, values: list[Expr]) -> tuple[list[Stmt], list[Expr]]:
+        """Pieces of the stored value, computed before the first one is stored if that could change another."""
+        if len(values) == 1 or not self._may_read_what_is_stored(node, node.indices[0]):
+            return [], values
+        variables = [Var("v", str(value.ty.dtype)) for value in values]
+        return [Bind(variable, value) for variable, value in zip(variables, values, strict=True)], list(variables)
+
     def _keep(self, node: BufferStore, private: Var) -> Stmt:
         """A store to a temporary, by its vectors."""
         (index,) = node.indices
         width, lanes = int(private.dtype.lanes), lanes_of(node.value)
         pieces = [(start, width) for start in range(0, lanes, width)]
         values = [self.piece(node.value, start, n) for start, n in pieces]
-        bound: list[Stmt] = []
-        if len(pieces) > 1 and self._may_read_what_is_stored(node, index):
-            variables = [Var("v", str(v.ty.dtype)) for v in values]
-            bound = [Bind(variable, value) for variable, value in zip(variables, values, strict=True)]
-            values = variables
+        bound, values = self._before_storing(node, values)
         places = [_divided(self.piece(index, start, 1), width) for start, _ in pieces]
         stores = [BufferStore(private, value, [place]) for value, place in zip(values, places, strict=True)]
         return _joined([*bound, *stores])
