@@ -1,135 +1,21 @@
-"""Float islands against onnxruntime, operator by operator and on whole models."""
+"""Float islands against onnxruntime, operator by operator."""
 
 from __future__ import annotations
 
 import ctypes
 import subprocess
-from math import erf
-from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-import tvm
-from onnx import TensorProto, helper, numpy_helper
-from tvm import tirx
-from tvm.sym import Analyzer
-from tvm_ffi import StructuralKey, structural_map
+from float_graphs import check, execute, graph, node, rand, reference
+from onnx import TensorProto, helper
+from products import with_slack
 
 from qcompiler.bundle.link import link_shared
 from qcompiler.errors import ModelError
-from qcompiler.ir.opset import OPSET
 from qcompiler.lowering.aot import build_object
 from qcompiler.lowering.float_island import lower_float
-from qcompiler.lowering.float_loops import Axis, Nest, chunks, emit, loads
-from qcompiler.lowering.program import ALIGNMENT, SLACK, Program
-
-MODELS = Path(__file__).resolve().parents[2] / "shared" / "models"
-QUICK = {"kind": "llvm", "opt-level": 1}
-FULL = {"kind": "llvm", "opt-level": 3}
-TYPES = {
-    "float32": TensorProto.FLOAT,
-    "int64": TensorProto.INT64,
-    "int32": TensorProto.INT32,
-    "bool": TensorProto.BOOL,
-}
-
-
-def execute(program: Program, feeds: dict[str, np.ndarray], target: dict = QUICK) -> dict[str, np.ndarray]:
-    """Runs the steps one after the other; every buffer is filled with a wrong value before it is written."""
-    keys = [StructuralKey(step.kernel.func) for step in program.steps]
-    names = {key: f"kernel{i}" for i, key in enumerate(dict.fromkeys(keys))}
-    functions = {name: key.key.with_attr("global_symbol", name) for key, name in names.items()}
-    library = tvm.compile(tvm.IRModule(functions), target=target)
-    values = {name: tvm.runtime.tensor(feeds[name].reshape(-1)) for name in program.inputs}
-    for key, step in zip(keys, program.steps, strict=True):
-        for name in step.outputs:
-            buffer = program.buffers[name]
-            size = int(np.prod(buffer.shape))
-            values[name] = tvm.runtime.tensor(np.full(size, 99).astype(buffer.dtype))
-        constants = [tvm.runtime.tensor(constant.reshape(-1)) for constant in step.kernel.constants]
-        library[names[key]](*(values[n] for n in step.inputs), *constants, *(values[n] for n in step.outputs))
-    return {name: values[name].numpy().reshape(program.buffers[name].shape) for name in program.outputs}
-
-
-def reference(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return dict(zip([o.name for o in session.get_outputs()], session.run(None, feeds), strict=True))
-
-
-def check(
-    model: onnx.ModelProto,
-    feeds: dict[str, np.ndarray],
-    vector_bytes: int = 64,
-    tolerance: float = 2e-5,
-    target: dict = QUICK,
-) -> None:
-    """Compares with onnxruntime: integers exactly, floats relative to the largest value of each output."""
-    expected = reference(model, feeds)
-    program = lower_float(model, vector_bytes)
-    assert program.inputs == [i.name for i in model.graph.input]
-    assert program.outputs == [o.name for o in model.graph.output]
-    for step in program.steps:
-        assert_accesses_inside(step.kernel.func)
-    found = execute(program, feeds, target)
-    for name, value in expected.items():
-        assert found[name].shape == value.shape and found[name].dtype == value.dtype, name
-        if value.dtype.kind == "f":
-            limit = tolerance * max(float(np.abs(value).max(initial=0)), 1e-3)
-            np.testing.assert_allclose(found[name], value, rtol=0, atol=limit, err_msg=name)
-        else:
-            np.testing.assert_array_equal(found[name], value, err_msg=name)
-
-
-def assert_accesses_inside(func: tirx.PrimFunc) -> None:
-    """Proves that no access leaves its buffer. Skips what depends on data: gathered places and guarded loads."""
-    analyzer, guarded = Analyzer(), []
-
-    def bind(loop: tirx.For):
-        analyzer.bind(loop.loop_var, tvm.ir.Range(loop.min, loop.extent))
-        return loop
-
-    def call(node: tvm.ir.Call):
-        guarded.append(isinstance(node.op, tvm.ir.Op) and node.op.name == "prim.if_then_else")
-        return node
-
-    def inside(buffer: tirx.Var, index: tvm.ir.Expr) -> None:
-        base, lanes = (index.base, int(index.lanes)) if isinstance(index, tirx.Ramp) else (index, 1)
-        bound = analyzer.const_int_bound(analyzer.simplify(base))
-        size = int(buffer.shape[0])
-        assert loads(base) or (bound.min_value >= 0 and bound.max_value + lanes <= size), (
-            f"{buffer.name}[{index}] of {size}"
-        )
-
-    structural_map(func.body, [(tirx.For, bind), (tvm.ir.Call, call)], order="pre")
-    accesses = [(tirx.BufferStore, lambda store: inside(store.buffer, store.indices[0]) or store)]
-    if not any(guarded):
-        accesses.append((tvm.ir.TensorLoad, lambda load: inside(load.source, load.indices[0]) or load))
-    structural_map(func.body, accesses)
-
-
-def graph(nodes, inputs: dict[str, np.ndarray], outputs: list[str], constants: dict | None = None) -> onnx.ModelProto:
-    """A model at the compiler's opset; the outputs' types come from shape inference."""
-    ins = [helper.make_tensor_value_info(k, TYPES[str(v.dtype)], v.shape) for k, v in inputs.items()]
-    tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in (constants or {}).items()]
-    loose = [onnx.ValueInfoProto(name=name) for name in outputs]
-    opsets = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(helper.make_graph(nodes, "g", ins, loose, tensors), opset_imports=opsets, ir_version=10)
-    return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-
-
-def rand(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
-
-
-def node(op: str, inputs: str, outputs: str, **attributes) -> onnx.NodeProto:
-    return helper.make_node(op, inputs.split(","), outputs.split(","), name=f"the_{op} of {outputs}", **attributes)
-
+from qcompiler.lowering.program import SLACK
 
 CONVS = {
     "3x3 padded": ((1, 5, 13, 11), (9, 5, 3, 3), {"pads": [1, 1, 1, 1]}),
@@ -358,54 +244,6 @@ def test_elementwise_and_movement():
     check(graph(nodes, inputs, outputs, constants), inputs)
 
 
-FORMS = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric")
-ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
-SCALES = ((1.7, 0.6), (2.0, 3.0), (0.5, 1 / 3))
-RESIZES = [
-    *(
-        ("nearest", form, {"nearest_mode": rounding}, scale)
-        for form in FORMS
-        for rounding in ROUNDINGS
-        for scale in SCALES
-    ),
-    *((mode, form, {}, scale) for mode in ("linear", "cubic") for form in FORMS for scale in SCALES),
-    ("cubic", "half_pixel", {"cubic_coeff_a": -0.5, "exclude_outside": 1}, (1.7, 0.6)),
-]
-
-
-def resize_of(cases):
-    """A model of resizes by scales whose products are no whole sizes, and to sizes; and an input."""
-    x, nodes, constants = rand(1, 3, 7, 9), [], {"sizes": np.array([1, 3, 11, 4]), "two": np.array([11, 4])}
-    for number, (mode, form, attributes, scale) in enumerate(cases):
-        constants[f"s{number}"] = np.array([1, 1, *scale], np.float32)
-        attributes = {"mode": mode, "coordinate_transformation_mode": form, **attributes}
-        nodes.append(node("Resize", f"x,,s{number}", f"y{number}", **attributes))
-        if scale == SCALES[0]:
-            nodes.append(node("Resize", "x,,,sizes", f"z{number}", **attributes))
-    for policy in ("not_larger", "not_smaller"):
-        kept = {"keep_aspect_ratio_policy": policy, "axes": [2, 3], "mode": "linear"}
-        nodes.append(node("Resize", "x,,,two", policy, **kept))
-    inputs = {"x": x, "line": rand(2, 3, 9), "volume": rand(1, 2, 3, 4, 5)}
-    constants |= {"s1d": np.float32([1, 1, 1.7]), "s3d": np.float32([1, 1, 1.7, 0.6, 2])}
-    nodes.append(node("Resize", "line,,s1d", "longer", mode="linear"))
-    nodes.append(node("Resize", "volume,,s3d", "larger", mode="nearest"))
-    return graph(nodes, inputs, [n.output[0] for n in nodes], constants), inputs
-
-
-def test_resize():
-    check(*resize_of(RESIZES[::7]))
-    x = {"x": rand(1, 3, 4, 4)}
-    model = graph([node("Resize", "x,,s", "y")], x, ["y"], {"s": np.float32([1, 2, 1, 1])})
-    with pytest.raises(ModelError, match=r"the_Resize.*first two axes"):
-        lower_float(model)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("vector_bytes", [16, 64])
-def test_all_resizes(vector_bytes):
-    check(*resize_of(RESIZES), vector_bytes)
-
-
 RECURRENT = [
     ("LSTM", 4, 2, {}),
     ("LSTM", 4, 2, {"direction": "bidirectional"}),
@@ -516,124 +354,12 @@ def test_ahead_of_time(tmp_path):
     kernels = subprocess.run(["nm", "-u", str(paths[0])], capture_output=True, text=True, check=True).stdout
     assert {line.split()[-1] for line in kernels.splitlines()} <= {"logf", "memset", "memcpy"}
     link_shared(paths, tmp_path / "libmodel.so", ["model_run"])
-    arrays = [_aligned(inputs[name]) for name in program.inputs]
-    results = [_aligned(np.full(program.buffers[n].shape, np.nan, np.float32)) for n in program.outputs]
-    weights = _aligned(compiled.weights.blob)
-    arena = _aligned(np.full(compiled.plan.arena_bytes // 4 + 1, np.nan, np.float32))
+    arrays = [with_slack(inputs[name]) for name in program.inputs]
+    results = [with_slack(np.full(program.buffers[n].shape, np.nan, np.float32)) for n in program.outputs]
+    weights = with_slack(compiled.weights.blob)
+    arena = with_slack(np.full(compiled.plan.arena_bytes // 4 + 1, np.nan, np.float32))
     pointers = [(ctypes.c_void_p * len(group))(*(a.ctypes.data for a in group)) for group in (arrays, results)]
     run = ctypes.CDLL(str(tmp_path / "libmodel.so")).model_run
     assert run(*pointers, ctypes.c_void_p(weights.ctypes.data), ctypes.c_void_p(arena.ctypes.data)) == 0
     for name, found in zip(program.outputs, results, strict=True):
         np.testing.assert_allclose(found, reference(model, inputs)[name], rtol=1e-4, atol=1e-5)
-
-
-def _aligned(array: np.ndarray) -> np.ndarray:
-    memory = np.zeros(array.nbytes + SLACK + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-FUNCTIONS = {
-    "exp": (np.exp, 1.1),
-    "tanh": (np.tanh, 1.5),
-    "erf": (np.vectorize(erf), 1.3),
-    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), 2.5),
-}
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_elementary_functions(name):
-    """Units in the last place against float64, and the values at infinity and NaN."""
-    function, limit = FUNCTIONS[name]
-    spread = np.geomspace(1e-30, 1, 5000)
-    special = [np.inf, -np.inf, np.nan, 0, -0.0, 200, -200]
-    x = np.concatenate([np.linspace(-87, 88, 40001), np.linspace(-5, 5, 40001), spread, -spread, special])
-    x = x.astype(np.float32)
-    source, target = tirx.decl_buffer(x.shape, "float32", "x"), tirx.decl_buffer(x.shape, "float32", "y")
-    i = Axis(tirx.Var("i", "int64"), x.size)
-    value = getattr(tirx, name)(tirx.BufferLoad(source, [i.var]))
-    func = tirx.PrimFunc([source, target], emit(Nest((i,), (), target, i.var, value), 16))
-    library = tvm.compile(func.with_attr("s_tir", True).with_attr("global_symbol", "main"), target=FULL)
-    result = tvm.runtime.tensor(np.zeros_like(x))
-    library(tvm.runtime.tensor(x), result)
-    found = result.numpy()
-    with np.errstate(over="ignore"):
-        expected = function(x.astype(np.float64))
-        unit = np.spacing(np.abs(expected[:-7]).astype(np.float32)).astype(np.float64)
-        rounded = expected[-7:].astype(np.float32)
-    assert np.max(np.abs(found[:-7] - expected[:-7]) / unit) <= limit
-    np.testing.assert_allclose(found[-7:], rounded, rtol=1e-6)
-
-
-@pytest.mark.parametrize("extent", [1, 15, 16, 17, 64, 100, 197])
-def test_chunks_cover_every_position_once(extent):
-    covered = [p for start, width, count in chunks(extent, 16, 4) for p in range(start, start + width * count)]
-    assert covered == list(range(extent))
-
-
-WHOLE_MODELS = [
-    "kws_dscnn", "minilm_l6_s64_f16store", "mnist", "mobilenetv1_075_224", "mobilenetv2_100_224", "resnet8_cifar10",
-    "silero_vad_16k", "squeezenet1.1", "stories260K_s128", "ultraface_rfb320", "vww_mobilenetv1_025_96",
-    "yolox_nano_416",
-]  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.models
-@pytest.mark.parametrize("name", WHOLE_MODELS)
-def test_whole_models(name):
-    """Each real model as one island."""
-    path = MODELS / f"{name}.onnx"
-    if not path.exists():
-        pytest.skip(f"{path} is missing")
-    check(*_normalized(onnx.load(path)), tolerance=3e-4, target=FULL)
-
-
-LIGHT_MODELS = [
-    "bvlc_alexnet",
-    "inception_v1",
-    "inception_v2",
-    "resnet50",
-    "shufflenet",
-    "squeezenet",
-    "zfnet512",
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", LIGHT_MODELS)
-def test_light_models(name):
-    """Real topologies from the onnx package, weights drawn so that activations keep their size."""
-    path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
-    model = onnx.load(path)
-    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    kept = []
-    for n in model.graph.node:
-        if n.op_type == "ConstantOfShape":
-            shape = shapes[n.input[0]]
-            values = np.full(shape, 0.01, np.float32)
-            if len(shape) > 1:
-                values = rand(*shape) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
-            model.graph.initializer.append(numpy_helper.from_array(values, n.output[0]))
-        else:
-            kept.append(n)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    check(*_normalized(model), tolerance=3e-4, target=FULL)
-
-
-def _normalized(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """The model at the compiler's opset, folded, and a random input."""
-    from qcompiler.frontends.onnx_load import normalize
-
-    result = normalize(model)
-    for name, values in result.arrays.items():
-        result.proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-    rng, feeds = np.random.default_rng(0), {}
-    for info in result.proto.graph.input:
-        shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
-        dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
-        feeds[info.name] = (rng.integers(0, 2, shape) if dtype.kind == "i" else rng.random(shape)).astype(dtype)
-    return result.proto, feeds

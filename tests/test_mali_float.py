@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 import test_float_island as islands
+from float_graphs import graph, node, rand, reference
 from opencl_device import missing, run_program
-from test_float_island import RESIZES, graph, node, rand, reference, resize_of
+from test_float_resize import RESIZES, resize_of
 
 from qcompiler.lowering.float_island import lower_float
 from qcompiler.lowering.float_loops import SINGLE
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 
 def check(model: onnx.ModelProto, feeds: dict[str, np.ndarray], *_: object, tolerance: float = 2e-5) -> None:
-    """As `islands.check`, on an OpenCL device: integers exactly, floats relative to an output's largest value."""
+    """As `float_graphs.check`, on an OpenCL device: integers exactly, floats relative to an output's largest value."""
     program = lower_float(model, SINGLE)
     device = build_device_program(program, SPEC)
     assert max(cost.registers for cost in device.costs) < MOST_REGISTERS
