@@ -161,6 +161,17 @@ def test_packets_and_hardware_loops_of_a_listing() -> None:
     assert (loop.number, [p.address for p in loop.packets], loop.vrmpy) == (0, [0x18, 0x20], 1)
 
 
+def computed(source: str, values: np.ndarray, folder: Path) -> np.ndarray:
+    """What a C program on the runtime's library makes of the file of `values`, in numbers of their type."""
+    toolchain = resolve_target("hexagon").toolchain
+    values.tofile(folder / "values")
+    (folder / "main.c").write_text(source, encoding="utf-8")
+    command = [*toolchain.compiler, "-O2", "-static", "main.c", *c_library(toolchain), "-o", "main"]
+    subprocess.run(command, cwd=folder, check=True)
+    subprocess.run([*toolchain.emulator, "./main", "values", "results"], cwd=folder, check=True)
+    return np.fromfile(folder / "results", values.dtype)
+
+
 DIVISION = """
 #include <stdio.h>
 double __hexagon_divdf3(double a, double b);
@@ -184,14 +195,8 @@ def test_division_of_the_runtime_is_that_of_ieee_754(tmp_path: Path) -> None:
     anything = random.integers(0, 1 << 64, (2000, 2), np.uint64, endpoint=False).view(np.float64)
     near = random.standard_normal((2000, 2)) * np.array([1e-308, 1])
     pairs = np.concatenate([pairs, anything, near, random.standard_normal((2000, 2))])
-    pairs.tofile(tmp_path / "pairs")
-    (tmp_path / "division.c").write_text(DIVISION, encoding="utf-8")
-    toolchain = resolve_target("hexagon").toolchain
-    command = [*toolchain.compiler, "-O2", "-static", "division.c", *c_library(toolchain), "-o", "division"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    subprocess.run([*toolchain.emulator, "./division", "pairs", "quotients"], cwd=tmp_path, check=True)
     with np.errstate(all="ignore"):
-        np.testing.assert_array_equal(np.fromfile(tmp_path / "quotients"), pairs[:, 0] / pairs[:, 1])
+        np.testing.assert_array_equal(computed(DIVISION, pairs, tmp_path), pairs[:, 0] / pairs[:, 1])
 
 
 ROOTS = """
@@ -219,15 +224,9 @@ def test_roots_and_floors_of_the_runtime_are_exact(tmp_path: Path) -> None:
     )
     anything = random.integers(0, 1 << 32, 5000, np.uint32, endpoint=False).view(np.float32)
     values = np.concatenate([special, anything, random.normal(0, 100, 2000).astype(np.float32)])
-    values.tofile(tmp_path / "values")
-    (tmp_path / "roots.c").write_text(ROOTS, encoding="utf-8")
-    toolchain = resolve_target("hexagon").toolchain
-    command = [*toolchain.compiler, "-O2", "-static", "roots.c", *c_library(toolchain), "-o", "roots"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    subprocess.run([*toolchain.emulator, "./roots", "values", "results"], cwd=tmp_path, check=True)
     with np.errstate(all="ignore"):
         expected = np.stack([np.sqrt(values), np.floor(values)], -1).reshape(-1)
-    np.testing.assert_array_equal(np.fromfile(tmp_path / "results", np.float32), expected)
+    np.testing.assert_array_equal(computed(ROOTS, values, tmp_path), expected)
 
 
 @pytest.mark.slow
