@@ -55,6 +55,11 @@ def quantize_kernel(
     Axis `i` of `y` is axis `perm[i]` of `x`; without `perm` the axes are the same. `scale` and `zero_point`
     are scalars, or vectors along `axis` of `y`. `limits` are the smallest and largest stored integer.
     """
+    if axis is None and (found := target_rule(spec, "quantize", y.dtype, scale, zero_point, limits)) is not None:
+        builder = KernelBuilder(spec)
+        source = builder.operand(x).over(perm or range(len(x.shape)))
+        if tiles := _by_whole_vectors(builder, source, x, y, *found):
+            return builder.kernel("quantize", tiles)
     builder = KernelBuilder(spec)
     source = builder.operand(x).over(perm or range(len(x.shape)))
     scales = _along(builder, np.asarray(scale, np.float32), axis, y)
@@ -71,32 +76,26 @@ def quantize_kernel(
         stored = bits - splat(_MAGIC_BITS, "int32", lanes) + zero.astype(vector("int32", lanes))
         return stored.astype(vector(y.dtype, lanes))
 
-    if axis is None and (vectors := target_rule(spec, "quantize", y.dtype, scale, zero_point, limits)) is not None:
-        problem = Elementwise(y.shape, (source,), builder.output(y), body, 1)
-        if tiles := _by_whole_vectors(builder, problem, x, *vectors):
-            return builder.kernel("quantize", tiles)
-        builder.outputs.clear()
     return _elementwise(builder, "quantize", y, [source, scales, zero_points], body, lanes=builder.float_lanes)
 
 
 def _by_whole_vectors(
-    builder: KernelBuilder, problem: Elementwise, x: View, lanes: int, body: Callable[[list[Expr], int], Expr]
+    builder: KernelBuilder, source: Strided, x: View, y: View, lanes: int, body: Callable[[list[Expr], int], Expr]
 ) -> list[Tile]:
-    """Tiles that compute vectors of `lanes` elements of the only operand, `x`, and then move them to their places.
+    """Tiles that compute vectors of `lanes` elements of `x`, along which `source` walks, and move them to their places.
 
     Without the second step where the elements lie in the same order; no tiles where there are too few.
     """
+    problem = Elementwise(y.shape, (source,), builder.output(y), body, lanes)
     if (tile := whole_vectors(problem, lanes, body)) is not None:
         return [tile]
-    if not x.contiguous or x.size < lanes:
-        return []
-    (source,), output = problem.inputs, problem.output
-    kept = Strided(buffer("kept", (x.size,), str(output.buffer.dtype)), 0, (1,))
+    kept = Strided(buffer("kept", (x.size,), y.dtype), 0, (1,))
     computed = Elementwise((x.size,), (replace(source, origin=0, strides=(1,)),), kept, body, lanes)
-    moved = replace(problem, inputs=(replace(source, buffer=kept.buffer),), body=lambda v, _: v[0], lanes=lanes)
+    if not x.contiguous or (tile := whole_vectors(computed, lanes, body)) is None:
+        return []
     builder.scratch.append(kept.buffer)
-    tile = whole_vectors(computed, lanes, body)
-    return [tile, schedule_move(moved, builder.spec)] if tile else []
+    moved = replace(problem, inputs=(replace(source, buffer=kept.buffer),), body=lambda v, _: v[0])
+    return [tile, schedule_move(moved, builder.spec)]
 
 
 def dequantize_kernel(
