@@ -83,7 +83,8 @@ def _why_not_here(spec: TargetSpec) -> str:
     wanted = str(kernels.tvm_target(spec)["mtriple"]).partition("-")[0]
     if wanted != machine():
         return f"this machine is {machine()}"
-    lacking = sorted(set(kernels.cpu_flags(spec)) - (own_cpu_flags() or set(kernels.cpu_flags(spec))))
+    available = own_cpu_flags()
+    lacking = [] if available is None else sorted(set(kernels.cpu_flags(spec)) - available)
     return f"this machine's CPU lacks {', '.join(lacking)}" if lacking else ""
 
 

@@ -41,7 +41,8 @@ def missing() -> str:
 
 
 @cache
-def _queue():
+def device_queue():
+    """The queue of the OpenCL device of all tests: PoCL's or oclgrind's, else the first there is."""
     import pyopencl
 
     platforms = pyopencl.get_platforms()
@@ -65,7 +66,7 @@ def run_program(
     """
     import pyopencl as cl
 
-    queue = _queue()
+    queue = device_queue()
     context, flags = queue.context, cl.mem_flags
     built = cl.Program(context, device.source).build([*device.build_options, EMULATED_HALF, *options], cache_dir=False)
     kernels = {name: cl.Kernel(built, name) for name in {launch.kernel for launch in device.launches}}
@@ -105,7 +106,7 @@ def run_device_calls(calls: Sequence, spec: TargetSpec) -> list[list[np.ndarray]
     """
     program, read, written = program_of(calls)
     device = build_device_program(program, spec)
-    both = re.search(r"= qc_dot", device.source) and "Oclgrind" not in _queue().device.platform.name
+    both = re.search(r"= qc_dot", device.source) and "Oclgrind" not in device_queue().device.platform.name
     forms = [NO_DOT, EMULATED_DOT] if both else [NO_DOT]
     found = []
     for options in forms:

@@ -60,9 +60,9 @@ def pairs() -> tuple[np.ndarray, np.ndarray]:
 def run(function: str, kernel: str, inputs: list[np.ndarray], output: np.ndarray) -> np.ndarray:
     """What a kernel of `KERNEL` makes of arrays."""
     import pyopencl as cl
-    from opencl_device import EMULATED_HALF, _queue
+    from opencl_device import EMULATED_HALF, device_queue
 
-    queue = _queue()
+    queue = device_queue()
     source = KERNEL.replace("NAME", function)
     built = cl.Program(queue.context, prelude_of(source) + source).build([EMULATED_HALF], cache_dir=False)
     flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
@@ -103,7 +103,7 @@ def test_conversions_are_those_of_numpy() -> None:
         assert_same(run("add", "round_float", [values], np.zeros(values.size, np.uint16)), values.astype(np.float16))
 
 
-def pointwise(channels: int):  # type: ignore[no-untyped-def]
+def pointwise(channels: int) -> tuple[qcompiler.Quantized, list[dict[str, np.ndarray]]]:
     """Layers of basic operations alone, a float island in float16, with an odd or an even last axis."""
     g = Graph(x=(2, 3, channels), z=(2, 3, channels))
     y = g("Div", g("Mul", g("Add", "x", "z"), g.weight(channels)), g.constant(np.float32([1.7])))

@@ -196,7 +196,7 @@ def model(tmp_path: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_compile_tunes_once(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
-    """Measured on this machine: no kernel is slower than by default; the second compile measures nothing."""
+    """Measured on this machine; a second compile measures nothing and gives the same library."""
     database = tmp_path / "database"
     assert main(["compile", *model, "--tune", "6", "--tuning-database", str(database)]) == 0
     printed = capsys.readouterr()
@@ -266,7 +266,7 @@ def test_packages_that_tvm_needs_are_named(monkeypatch: pytest.MonkeyPatch) -> N
         tune(program_of(kernel_of(CONV)), 3, MemoryDatabase())
 
 
-def test_programs_without_choices(tmp_path: Path) -> None:
+def test_programs_without_choices() -> None:
     program = Program({"x": Buffer("x", (4,), "float32")}, ["x"])
     assert tune(program, 5, MemoryDatabase()) == []
 

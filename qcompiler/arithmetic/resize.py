@@ -71,7 +71,7 @@ def coordinates(
 
 
 def linear_taps(x: np.ndarray, in_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and weights `[2, out_size]` of linear interpolation at coordinates `x`, the edges continued."""
+    """int64 indices and float32 weights `[2, out_size]` of linear interpolation at `x`, the edges continued."""
     x = np.clip(x.astype(np.float64), 0, in_size - 1)
     low = np.floor(x).astype(np.int64)
     share = x - low
@@ -79,7 +79,7 @@ def linear_taps(x: np.ndarray, in_size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cubic_taps(x: np.ndarray, in_size: int, a: float, *, exclude_outside: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and weights `[4, out_size]` of cubic convolution (R. Keys, 1981) at coordinates `x`.
+    """int64 indices and float32 weights `[4, out_size]` of cubic convolution (R. Keys, 1981) at coordinates `x`.
 
     `a` is the kernel's parameter. Taps outside take the nearest element, or have no weight with `exclude_outside`.
     """

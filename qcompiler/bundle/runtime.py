@@ -283,8 +283,8 @@ class Bundle:
 
 def machine() -> str:
     """The architecture of this machine as LLVM's triples spell it."""
-    machine = platform.machine().lower()
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+    name = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
 
 
 def own_cpu_flags() -> set[str] | None:

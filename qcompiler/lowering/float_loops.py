@@ -280,7 +280,7 @@ def emit_single(nest: Nest) -> Stmt:
 
 
 def _pairs(nest: Nest) -> Stmt | None:
-    """Vectors of float16 that cover the last axis."""
+    """Vectors of float16 that cover the last axis; None where nothing is computed in it or no vector fits."""
     if nest.reduction or not nest.spatial or not _computes_in_float16(nest.value):
         return None
     lanes = next((n for n in (4, 2) if nest.spatial[-1].extent % n == 0), None)

@@ -23,7 +23,9 @@ _ATTRIBUTES = ("mode", "coordinate_transformation_mode", "nearest_mode", "cubic_
 
 
 def rewrite_resize(add: Rewriter, node: onnx.NodeProto) -> bool:
-    """The same to sizes, the scales in the region of interest, where TVM's converter keeps them for `legalize_resize`.
+    """The same by resizes of two axes to sizes; of a volume the last two first. Returns whether it was rewritten.
+
+    The scales stand in the region of interest, which TVM's converter hands on to `legalize_resize`.
 
     Raises:
         ModelError: `antialias`, axes that are not spatial, or scales and sizes that are no constants.

@@ -45,6 +45,7 @@ def _module(functions: Mapping[str, PrimFunc], target: Target) -> Module:
 def assemble(text: str, target: Mapping[str, object]) -> bytes:
     """Object code of a module in LLVM's text form, for a target as `tvm.target.Target` takes it."""
     quoted = json.dumps(dict(target)).replace("\\", "\\5C").replace('"', "\\22")
+    # Text without a layout of data would get LLVM's default one, whose pointers have 64 bits.
     empty = _module({"empty": int_function([], [tirx.Evaluate(int32(0))])}, Target(dict(target)))
     layout = next(line for line in empty.inspect_source("ll").splitlines() if line.startswith("target datalayout"))
     text = f"""\

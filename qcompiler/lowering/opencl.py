@@ -26,11 +26,11 @@ from .memory import MemoryPlan, plan_memory, scratch_name
 from .native import pointer
 from .opencl_cost import PRODUCTS, ProductCost, choose_work_group, launch_cost
 from .opencl_forms import HALF, in_memory, to_opencl
-from .opencl_grid import Part, Size, parts_of_grid, spread
+from .opencl_grid import Part, parts_of_grid, spread
 from .opencl_prelude import EXTENSIONS, check_source, prelude_of
 from .parallel import owners_of
 from .program import SLACK, Program, Step
-from .work_groups import check_work_groups
+from .work_groups import Size, check_work_groups
 
 _DEVICE_CALL = 2
 """TVM's calling convention of functions that a device launches (kDeviceKernelLaunch)."""

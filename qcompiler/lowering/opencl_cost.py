@@ -42,6 +42,7 @@ from tvm.tirx import (
 from .device import LaunchCost
 from .float_loops import substitute
 from .opencl_forms import lanes_of
+from .work_groups import Size
 
 WARP = 16
 """Work-items that execute together on Mali-G57, G77 and later."""
@@ -52,7 +53,6 @@ MOST_REGISTERS = 64
 WORK_GROUP = 64
 """Work-items of a group: four warps, one for each of a core's engines at least."""
 
-Size = tuple[int, int, int]
 _ADDRESS = 2
 _DOTS = {"qc_dot4": 1, "qc_dot16": 4}
 """Rows of four int8 that each multiplies by one vector."""

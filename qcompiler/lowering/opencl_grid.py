@@ -18,8 +18,7 @@ from tvm_ffi import structural_walk
 from .float_loops import substitute
 from .hoist import is_hoisted
 from .parallel import is_independent, owners_of, statements_of
-
-Size = tuple[int, int, int]
+from .work_groups import Size
 
 
 @dataclass(frozen=True)

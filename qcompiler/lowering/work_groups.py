@@ -11,6 +11,7 @@ from pathlib import Path
 from qcompiler.errors import PipelineError
 
 Size = tuple[int, int, int]
+"""Along each dimension of the grid of work-items; 1 where there is none."""
 WorkGroups = Mapping[str, Sequence[int]] | str | PathLike[str]
 """Sizes by kernel, or the JSON file that holds such an object."""
 

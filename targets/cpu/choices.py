@@ -138,7 +138,8 @@ def _stripes(dense: Dense, tile: RegisterTile, isa: Isa) -> list[int]:
 def _shared(dense: Dense, tile: RegisterTile, tiles: int, isa: Isa) -> int:
     """Tiles of a row whose activations and results stay in the second-level cache; 1 if that is enough.
 
-    A block's weights can stay in registers, while a single tile's activations would.
+    From one tile to the next the weights of a block can stay in registers; where a single tile takes block after block,
+    its activations would instead.
     """
     if not isa.stripe_bytes:
         return 1
