@@ -352,7 +352,7 @@ class _Rewriter:
     def _call(self, node: Call, start: int, n: int) -> Expr:
         name = node.op.name if isinstance(node.op, Op) else ""
         if name in ("tirx.call_llvm_pure_intrin", "tirx.call_llvm_intrin"):
-            return self._llvm(node, start, n)
+            return self._reduced(node)
         if name == "tirx.reinterpret":
             return self._reinterpret(node, start, n)
         if name == "tirx.call_pure_extern" and str(node.args[0].value).startswith("qc_"):
@@ -368,13 +368,13 @@ class _Rewriter:
                 arguments.append(_from_half(value) if scalar_type(argument) == HALF and name != _LAZY else value)
         if not isinstance(node.ty, PrimType):
             return Call(node.op, arguments, node.attrs, node.ty_args, ret_ty=node.ty)
-        dtype = scalar_type(node)
-        if dtype == HALF:  # functions are those of float32, rounded
-            dtype = in_memory(HALF) if name == _LAZY else "float32"
+        by_float = scalar_type(node) == HALF and name != _LAZY  # functions are those of float32, rounded
+        dtype = "float32" if by_float else in_memory(scalar_type(node))
         call = Call(node.op, arguments, node.attrs, node.ty_args, ret_ty=PrimType(_vector(dtype, n)))
-        return _to_half(call) if scalar_type(node) == HALF and name != _LAZY else call
+        return _to_half(call) if by_float else call
 
-    def _llvm(self, node: Call, start: int, n: int) -> Expr:
+    def _reduced(self, node: Call) -> Expr:
+        """A call of one of LLVM's reductions of a vector."""
         name = str(llvm_get_intrinsic_name(int(node.args[0])))
         value = node.args[1]
         if (combine := _REDUCTIONS.get(name)) is None:

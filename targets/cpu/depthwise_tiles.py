@@ -131,8 +131,9 @@ class DepthwiseTile(ABC):
         """
         place = tile.local(1, "int32")
         statements: list[Stmt] = [store(place, 0, group * math.prod(map(int, weights.shape[1:])))]
+        kept = self.keeps(self.reused)
         for row in self.uses:
-            if not self.keeps(self.reused):
+            if not kept:
                 statements.append(store(place, 0, self.isa.hidden(load(place, 0))))
             statements += self.row_products(tile, x, source, row, weights, load(place, 0), accumulators)
         return statements
