@@ -99,8 +99,8 @@ class Neon(Isa):
         dtype = str(acc.ty.dtype)
         return tirx.call_extern(dtype, f"qcompiler_in_order_{dtype}", acc)
 
-    def fence(self) -> Stmt:
-        return tirx.Evaluate(tirx.call_extern("void", "qcompiler_fence"))
+    def fence(self) -> list[Stmt]:
+        return [tirx.Evaluate(tirx.call_extern("void", "qcompiler_fence"))]
 
     def repeated(self, word: int) -> Expr:
         return tirx.call_extern("float32x4", "qcompiler_repeated", tirx.const(word, "int32"))

@@ -177,7 +177,7 @@ def dense_tile(
             """Products with `count` quads from `first`, which are loaded together."""
             source = x_base + tap_row * dense.tap_steps[0] + tap_column * dense.tap_steps[1] + first * isa.depth
             flat = (tap_row * dense.taps[1] + tap_column) * dots + first
-            statements = [isa.fence()] if fenced else []
+            statements = isa.fence() if fenced else []
             if prefetched:
                 ahead = ((h * loops["w"] + w) * steps + flat) * prefetched
                 following = (packed + 1) * block_bytes + ahead

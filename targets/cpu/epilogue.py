@@ -10,7 +10,7 @@ import numpy as np
 from tvm import tirx
 
 from qcompiler.arithmetic.requantize import multiplier_fp32
-from qcompiler.lowering.requantize import LARGEST_FRACTION, MAGIC, MAGIC_BITS, clamp_float, requantize_expression
+from qcompiler.lowering.requantize import LARGEST_FRACTION, MAGIC_BITS, clamp_float, requantize_expression
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, load, shuffle, splat, store, vector
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.isa import Isa
@@ -87,12 +87,11 @@ class Epilogue:
         largest = _largest(self.requantize, self.acc_bound) + abs(self.requantize.zero_point)
         return self.isa.adds_magic and _saturates(self.requantize, self.acc_bound) and largest < _INT16_LIMIT
 
-    def stored(self, parts: Sequence[tuple[Buffer, Expr | int]], magic: Mapping[int, Expr] | None = None) -> Expr:
+    def stored(self, parts: Sequence[tuple[Buffer, Expr | int]], magic: Mapping[int, Expr]) -> Expr:
         """Stored integers of up to four (accumulator, parameter offset), in the order `Isa.narrow` gives.
 
-        `magic` is what `Epilogue.magic` tells; if it is None the vectors are made here.
+        `magic` is what `Epilogue.magic` tells.
         """
-        magic = {word: self._magic(word) for word in self._magic_words} if magic is None else magic
         filled = [parts[min(i, len(parts) - 1)] for i in range(PARTS)]
         rounded = [self._rounded(*part, magic) for part in filled]
         requantize = self.requantize
@@ -113,9 +112,6 @@ class Epilogue:
         """Bits of the float32 that is taken off before scaling, where accumulators start at it, and of that added after
         it, where rounding leaves int16."""
         return [MAGIC_BITS] * (self.start > 0) + [MAGIC_BITS + self._magic_zero_point] * self.halves
-
-    def _magic(self, word: int) -> Expr:
-        return splat(MAGIC + (word - MAGIC_BITS), "float32", self.isa.lanes)
 
     def _rounded(self, accumulator: Buffer, offset: Expr | int, magic: Mapping[int, Expr]) -> Expr:
         lanes = self.isa.lanes
@@ -163,10 +159,8 @@ class Epilogue:
                 statements.append(store(output, group[run[0]].targets[pixel].output, piece, lanes))
         return statements
 
-    def magic(self, tile: Tile) -> tuple[list[Stmt], dict[int, Expr] | None]:
-        """The vectors that `stored` takes: made anew in each tile where LLVM would otherwise keep it in registers."""
-        if not self.isa.definitions:
-            return [], None
+    def magic(self, tile: Tile) -> tuple[list[Stmt], dict[int, Expr]]:
+        """The vectors that `stored` takes, made in each tile, by their bits."""
         lanes = self.isa.lanes
         cells = {word: tile.local(lanes, "float32") for word in self._magic_words}
         statements = [store(cell, 0, self.isa.repeated(word), lanes) for word, cell in cells.items()]
@@ -174,12 +168,13 @@ class Epilogue:
 
     def _store_whole(self, tile: Tile, output: Buffer, parts: Sequence[Part]) -> list[Stmt]:
         """As `store`, by vectors that end with what touches in the output and may overlap, wherever they fit."""
-        size, statements, narrowed = self.isa.bytes, [], []
+        statements, magic = self.magic(tile)
+        size, narrowed = self.isa.bytes, []
         places: dict[tuple[int, int], tuple[int, Expr]] = {}
         for first in range(0, len(parts), PARTS):
             group = parts[first : first + PARTS]
             narrowed.append(tile.local(size, self.requantize.out_dtype))
-            value = self.stored([(part.accumulator, part.parameter) for part in group])
+            value = self.stored([(part.accumulator, part.parameter) for part in group], magic)
             statements.append(store(narrowed[-1], 0, value, size))
             for i, part in enumerate(group):
                 row, element = part.targets[0].position

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from tvm import tirx
 
-from qcompiler.lowering.tir import Buffer, Expr, Stmt, load, shuffle
+from qcompiler.lowering.tir import Buffer, Expr, Stmt, load, shuffle, splat
 from qcompiler.targets.spec import TargetSpec
 
 QUAD = 4
@@ -72,8 +72,7 @@ class Isa(ABC):
     weight_offset: ClassVar[int] = 0
     """What `arrange` adds to every weight; results then hold so many sums of activations more, see `add_sum`."""
     definitions: ClassVar[str] = ""
-    """LLVM IR of the functions that `hidden`, `in_order`, `fence` and `repeated` call, for `Tile.definitions`; empty
-    where nothing needs them."""
+    """LLVM IR of the functions that `hidden`, `in_order`, `fence` and `repeated` call, for `Tile.definitions`."""
     kept_weights: ClassVar[int] = 8 * 1024
     """Most bytes of depthwise weights to read again for every pixel, instead of the pixels again for every vector."""
 
@@ -133,13 +132,13 @@ class Isa(ABC):
         """A vector as it is; LLVM moves no load from one side of this to the other, nor one of these before another."""
         return acc
 
-    def fence(self) -> Stmt:
-        """LLVM moves no load from one side of this to the other; only where there are `definitions`."""
-        raise NotImplementedError
+    def fence(self) -> list[Stmt]:
+        """LLVM moves no load from one side of this to the other."""
+        return []
 
     def repeated(self, word: int) -> Expr:
-        """32 bits in all lanes of a float32 vector, made there and then; only where there are `definitions`."""
-        raise NotImplementedError
+        """32 bits in all lanes of a float32 vector, made there and then."""
+        return tirx.reinterpret(f"float32x{self.lanes}", splat(word, "int32", self.lanes))
 
     def fences(self, pixels: int, vectors: int, dtype: str) -> bool:
         """Whether a tile loads activations only after the products with those before them, by `fence`."""

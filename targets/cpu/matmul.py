@@ -265,7 +265,7 @@ def _pack_tile(
         def step(number: Expr, rows: int = depth) -> list[Stmt]:
             statements = []
             for unit in units:
-                statements += [isa.fence()] if isa.definitions and unit[0] else []
+                statements += isa.fence() if unit[0] else []
                 offsets = [source + (number * depth + j) * n + blocks.starts[unit[0]] for j in range(rows)]
                 for v, vector in zip(unit, vectors_of(offsets, len(unit)), strict=True):
                     target = (block * dense.dots(depth) + number) * step_bytes + v * isa.bytes

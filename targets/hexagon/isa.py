@@ -144,12 +144,11 @@ class Hvx(Isa):
             # A shift by -1 is one to the left: fractions times accumulators leave room for it.
             high = hvx("vmpyowh.rnd.sacc", hvx("vmpyewuh", acc, mantissa), acc, mantissa)
             return hvx("vavgwrnd", hvx("vasrwv", high, shift - one), zero)
-        if above_one:
-            # Where this saturates too early, the result is beyond any 16-bit range all the same.
-            left = tirx.max(zero - shift, zero)
-            most = hvx("vasrwv", splat((1 << 31) - 1, "int32", LANES), left)
-            acc = hvx("vaslwv", tirx.max(tirx.min(acc, most), zero - most), left)
-            shift = tirx.max(shift, zero)
+        # Where this saturates too early, the result is beyond any 16-bit range all the same.
+        left = tirx.max(zero - shift, zero)
+        most = hvx("vasrwv", splat((1 << 31) - 1, "int32", LANES), left)
+        acc = hvx("vaslwv", tirx.max(tirx.min(acc, most), zero - most), left)
+        shift = tirx.max(shift, zero)
         high = hvx("vmpyowh.rnd.sacc", hvx("vmpyewuh", acc, mantissa), acc, mantissa)
         half = hvx("vaslwv", one, shift) >> one
         return hvx("vasrwv", high + half, shift)
