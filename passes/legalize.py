@@ -1,4 +1,4 @@
-"""Pass `legalize`: storage signedness and rounding form become those of the target. Exact.
+"""Pass `legalize`: storage signedness and rounding form become those of the target. Exact but for the rounding.
 
 Changing `u8` to `i8` subtracts 128 from every stored integer and zero point; real values stay the same. Arguments and
 results of the function change like all other values; 16-bit storage stays as it is.
@@ -15,7 +15,7 @@ from xdsl.ir import Attribute, SSAValue
 from xdsl.rewriter import Rewriter
 
 from qcompiler.arithmetic.pool import average_multiplier
-from qcompiler.arithmetic.requantize import multiplier_fixed, multiplier_fixed2, multiplier_fp32
+from qcompiler.arithmetic.requantize import multiplier_fixed, multiplier_fixed2, multiplier_fp32, short_multiplier
 from qcompiler.errors import ModelError, PipelineError
 from qcompiler.ir.q_base import ROUNDINGS, QOp, array, number
 from qcompiler.ir.q_conv import ConvOp, MatMulOp
@@ -43,7 +43,8 @@ _FORMS = {"fp32": multiplier_fp32, "fixed": multiplier_fixed, "fixed2": multipli
 class Legalize(QuantPass):
     """Stores activations signed or unsigned, and rounds, as the target's spec says; real values stay the same.
 
-    `storage` (u8 or i8) and `rounding` (fp32, fixed, fixed2) replace what the spec says.
+    `storage` (u8 or i8) and `rounding` (fp32, fixed, fixed2) replace what the spec says. For `fixed2`, constant
+    multipliers to 8-bit results are rounded to 15 binary digits (`short_multiplier`).
     """
 
     name: ClassVar[str] = "legalize"
@@ -69,6 +70,8 @@ class Legalize(QuantPass):
                 if "rounding" in op.properties:
                     op.properties["rounding"] = StringAttr(rounding)
                     _check_multipliers(ctx, op, rounding)
+                    if rounding == "fixed2":
+                        _shorten_multipliers(ctx, op)
         outputs = [v.type for v in body(module).last_op.operands]  # type: ignore[union-attr]
         inputs = [a.type for a in function.body.block.args]
         function.properties["function_type"] = FunctionType.from_lists(inputs, outputs)
@@ -114,6 +117,18 @@ class Legalize(QuantPass):
 def _retype(value: SSAValue) -> SSAValue:
     """The value with the type of the other signedness, in the place of `value`."""
     return Rewriter.replace_value_with_new_type(value, TensorType(flipped(quantized(value)), shape(value)))
+
+
+def _shorten_multipliers(ctx: CompilerContext, op: QOp) -> None:
+    """Rounds constant multipliers to what one 16-bit multiplication serves for, where the result has 8 bits."""
+    if not isinstance(op, ConvOp | MatMulOp | GroupedMatMulOp) or quantized(op.y).dtype.itemsize > 1:
+        return
+    constant = defining(op.multiplier, ConstantOp)
+    assert constant is not None
+    short = np.asarray(short_multiplier(ctx.store[constant.resource]))
+    new = ConstantOp.of(ctx.store, f"{constant.resource}.short", short, location=constant.location)
+    op.parent.insert_op_before(new, op)  # type: ignore[union-attr]
+    op.operands[op.operands.index(op.multiplier)] = new.y
 
 
 def _check_multipliers(ctx: CompilerContext, op: QOp, rounding: str) -> None:

@@ -16,6 +16,7 @@ from qcompiler.arithmetic.requantize import (
     multiplier_fp32,
     real_multiplier,
     requantize,
+    short_multiplier,
 )
 
 INT32 = (-(2**31), 2**31 - 1)
@@ -117,6 +118,24 @@ def test_fixed2_multiplier_is_nearest(m):
     mantissa, n = multiplier_fixed2(m)
     assert 2**30 <= mantissa < 2**31 and -30 <= n <= 32
     assert abs(Fraction(mantissa, 2 ** (31 + n)) - Fraction(m)) <= Fraction(m) / 2**31
+
+
+@given(st.floats(2.0**-31, 2.0**29))
+def test_short_multiplier_is_nearest(m):
+    short = short_multiplier(m)
+    mantissa, n = multiplier_fixed2(short)
+    assert mantissa % 2**16 == 0 and Fraction(short) == Fraction(mantissa, 2 ** (31 + n))
+    assert abs(Fraction(short) - Fraction(m)) <= max(Fraction(m), Fraction(short)) / 2**15
+    assert n == -math.frexp(m)[1]
+    assert short_multiplier(short) == short
+
+
+@given(st.floats(2.0**-31, 1), st.integers(*INT32))
+def test_short_multiplier_of_bytes(m, acc):
+    """Moves what leaves 8 bits by 2^-7 at most, so the integer by one, and that only beside a tie."""
+    acc = np.asarray([acc], np.int32)
+    exact, short = (int(requantize(acc, value, 0, 0, 255, np.uint8, "fixed2")[0]) for value in (m, short_multiplier(m)))
+    assert abs(exact - short) <= 1
 
 
 def test_edges_of_the_multiplier():

@@ -27,8 +27,9 @@ def check(cases: list[Case], spec: TargetSpec) -> list[str]:
 
 @QUICK
 def test_dense_and_depthwise(spec: TargetSpec) -> None:
-    rules = check([Case((1, 6, 7, 8), 40, (3, 3), pads=ONE), Case((1, 6, 7, 8), 8, (3, 3), pads=ONE, group=8)], spec)
-    assert [rule.split("-")[1] for rule in rules] == ["dense", "depthwise"]
+    cases = [Case((1, 6, 7, 8), 40, (3, 3), pads=ONE), Case((1, 6, 7, 8), 8, (3, 3), pads=ONE, group=8)]
+    rules = check([*cases, *(replace(case, short=True) for case in cases)], spec)
+    assert [rule.split("-")[1] for rule in rules] == ["dense", "depthwise"] * 2
 
 
 @pytest.mark.slow
@@ -37,6 +38,14 @@ def test_dense_and_depthwise(spec: TargetSpec) -> None:
 def test_convolutions_of_the_host(spec: TargetSpec, rounding: str) -> None:
     cases = [replace(case, rounding=rounding) for case in (*DENSE.values(), *DEPTHWISE.values())]
     check_emulated([case.build().expectation(spec, conv_kernel) for case in cases], spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", HEXAGON)
+@pytest.mark.parametrize("gain", [1, 300], ids=["fractions", "above one"])
+def test_short_multipliers(spec: TargetSpec, gain: float) -> None:
+    cases = [case for case in (*DENSE.values(), *DEPTHWISE.values()) if case.y_dtype in ("uint8", "int8")]
+    check([replace(case, short=True, gain=case.gain * gain) for case in cases], spec)
 
 
 @pytest.mark.slow

@@ -94,11 +94,11 @@ def test_inner_loops_are_products(counts: Counts, name: str) -> None:
 
 @pytest.mark.parametrize("name", DENSE)
 def test_requantize_is_a_small_part(counts: Counts, name: str) -> None:
-    """Two multiplications that nothing runs beside make 8 packets for 128 results the least there can be."""
+    """128 results take a packet for each of four multiplications, four shifts and three packings, some together."""
     step, _ = counts[name]
     results = RESULTS[name]
-    assert step.requantize <= 15 * results / 128
-    if step.macs >= 128 * results:
+    assert step.requantize <= (15 if name == "odd" else 10) * results / 128  # "odd" has results of 16 bits
+    if step.macs >= 64 * results:
         assert step.requantize < 0.15 * step.packets
 
 
@@ -107,4 +107,4 @@ def test_lanes_are_filled(counts: Counts) -> None:
     assert counts["few"][0].vrmpy * 3 == counts["few"][0].least * 4
     for name in ("depthwise", "strided"):
         assert counts[name][0].vrmpy <= 1.4 * counts[name][0].least
-    assert all(counts[name][0].spilled < 0.15 * counts[name][0].packets for name in DENSE)
+    assert all(counts[name][0].spilled < 0.16 * counts[name][0].packets for name in DENSE)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from products import SPECS, UNWRITTEN, Expectation, assembly, innermost_loops, random_stored, run
 
-from qcompiler.arithmetic.requantize import requantize
+from qcompiler.arithmetic.requantize import requantize, short_multiplier
 from qcompiler.errors import TargetError
 from qcompiler.lowering.halo import pad_copy_kernel, with_border
 from qcompiler.lowering.workload import ConvWorkload, Requantize
@@ -36,6 +36,7 @@ class Case:
     x_dtype: str = "uint8"
     y_dtype: str = "uint8"
     rounding: str = "fp32"
+    short: bool = False
     x_halo: tuple[int, int, int, int] | None = None
     y_halo: tuple[int, int, int, int] = NO_HALO
     clamp: tuple[int, int] | None = None
@@ -56,6 +57,7 @@ class Case:
         bias = (rng.integers(-2000, 2000, self.oc) - x_zero_point * sums).astype(np.int32)
         spread = 128 * limit * np.sqrt(weights[0].size) / 3
         multiplier = rng.uniform(0.5, 2, self.oc) * (y_limits.max - y_limits.min) / 6 / spread * self.gain
+        multiplier = short_multiplier(multiplier) if self.short else multiplier
         made = Requantize(
             self.rounding,
             multiplier,

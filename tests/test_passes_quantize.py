@@ -26,12 +26,15 @@ from small_graphs import (
     stages,
 )
 
+from qcompiler.arithmetic.requantize import short_multiplier
 from qcompiler.errors import CalibrationError, ModelError
 from qcompiler.frontends.onnx_import import import_graph
 from qcompiler.frontends.onnx_load import normalize
+from qcompiler.ir.q_conv import ConvOp
+from qcompiler.ir.q_elementwise import ConstantOp
 from qcompiler.ir.quant_types import UniformType, flipped
 from qcompiler.ir.store import ConstantStore
-from qcompiler.ir.values import body, integers, location_names, main, quantized
+from qcompiler.ir.values import body, defining, integers, location_names, main, quantized
 from qcompiler.model import Model
 from qcompiler.passes import choose_scheme
 from qcompiler.passes.calibrate import load_statistics
@@ -272,6 +275,16 @@ def test_legalize_leaves_weights_and_the_interface_alone() -> None:
     assert "quant.uniform<u8" not in text
     assert "fp32" not in text
     assert main(after.module).function_type == main(graph.integer.module).function_type
+
+
+def test_legalize_shortens_multipliers_to_bytes_for_fixed2() -> None:
+    graph = stages("residual-block")
+    after = passed(graph.integer, "legalize{rounding=fixed2}")
+    for model, shortened in ((graph.integer, False), (passed(graph.integer, "legalize"), False), (after, True)):
+        constants = [defining(op.multiplier, ConstantOp) for op in body(model.module).ops if isinstance(op, ConvOp)]
+        multipliers = [model.store[constant.resource] for constant in constants if constant]
+        assert multipliers
+        assert all(np.array_equal(m, short_multiplier(m)) == shortened for m in multipliers)
 
 
 @pytest.mark.parametrize(

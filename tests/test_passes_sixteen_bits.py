@@ -22,11 +22,12 @@ from qcompiler.errors import ModelError
 from qcompiler.frontends.onnx_import import import_graph
 from qcompiler.interpreter import Interpreter, interpret
 from qcompiler.ir.pointwise import op_name
+from qcompiler.ir.q_conv import ConvOp, MatMulOp
 from qcompiler.ir.q_elementwise import ConstantOp, DequantizeOp, QuantizeOp
 from qcompiler.ir.quant_types import UniformType
 from qcompiler.ir.rewriting import verify_module
 from qcompiler.ir.text import parse_module, print_module
-from qcompiler.ir.values import body, location_names, quantized, shape, value_names
+from qcompiler.ir.values import body, defining, location_names, quantized, shape, value_names
 from qcompiler.model import Model
 from qcompiler.passes import choose_scheme
 from qcompiler.passes.integer_rules import sixteen_bit_obstacle
@@ -273,6 +274,18 @@ def test_exact_passes_keep_every_integer(name: str) -> None:
         "legalize{storage=i8},fold-zero-point,plan-layout,cse,dce",
     ):
         assert_equal(expected, outputs(passed(graph.integer, pipeline), graph.feeds))
+
+
+def test_only_multipliers_to_bytes_are_shortened() -> None:
+    sizes = set()
+    for name in GRAPHS:
+        for op in body(passed(stages(name).integer, "legalize{rounding=fixed2}").module).ops:
+            if isinstance(op, ConvOp | MatMulOp):
+                size = quantized(op.y).dtype.itemsize
+                constant = defining(op.multiplier, ConstantOp)
+                assert constant and constant.resource.endswith(".short") == (size == 1)
+                sizes.add(size)
+    assert sizes == {1, 2}
 
 
 @pytest.mark.parametrize("name", GRAPHS)

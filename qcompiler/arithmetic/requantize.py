@@ -67,6 +67,16 @@ def multiplier_fixed2(multiplier: np.ndarray | float) -> tuple[np.ndarray, np.nd
     return _saturated(mantissa, -exponent, 32)
 
 
+def short_multiplier(multiplier: np.ndarray | float) -> np.ndarray | np.float64:
+    """The nearest multiplier with the same `n` in the `fixed2` form and an `M` that is a multiple of 2^16.
+
+    The lower half of `M` then needs no multiplication. The value changes by 2^-15 of itself at most, which moves a
+    result of 8 bits by 2^-7 before it is rounded.
+    """
+    fraction, exponent = np.frexp(_positive(multiplier))
+    return np.ldexp(np.minimum(np.rint(np.ldexp(fraction, 15)), (1 << 15) - 1), exponent - 15)[()]
+
+
 def _positive(multiplier: np.ndarray | float) -> np.ndarray:
     m = np.asarray(multiplier, np.float64)
     if not (np.isfinite(m).all() and (m > 0).all()):

@@ -37,9 +37,9 @@ class ConvOp(ChosenOp):
     """Convolution of stored integers with an int32 accumulator, requantized.
 
     `acc = sum((x - x_zero_point) * (w - w_zero_point)) + bias`, `y = requantize(acc, multiplier)`. The weight is
-    `[OC, IC/group, *kernel]` in either layout; `multiplier` holds the exact real factors `s_x * s_w / s_y`, one per
-    output channel or one for all. Padding holds `pad_value`, the stored integer of real zero. After
-    `fold-zero-point`, `x_zero_point` is 0 and its constant part is in the bias.
+    `[OC, IC/group, *kernel]` in either layout; `multiplier` holds the real factors `s_x * s_w / s_y`, exact or as
+    `legalize` rounds them, one per output channel or one for all. Padding holds `pad_value`, the stored integer of
+    real zero. After `fold-zero-point`, `x_zero_point` is 0 and its constant part is in the bias.
 
     `x` has 8 bits, `y` 8 or 16. `y` may have one scale a channel, and so may `x` where each channel has filters of its
     own (`group` equal to the channels); the scales are in the multiplier, the zero point is the same for all.

@@ -22,9 +22,6 @@ MAGIC = 12582912.0
 MAGIC_BITS = 0x4B400000
 """The bits of `MAGIC` as float32."""
 
-LARGEST_FRACTION = 1 - 2.0**-31
-"""Multipliers beyond this one may round to 1, which shifts to the left in the `fixed2` form."""
-
 
 def requantize_constants(requantize: Requantize, channels: int) -> tuple[np.ndarray, ...]:
     """The parameter arrays of a kernel, `[channels]`: float32 multipliers, or int32 mantissas and shifts.
@@ -53,7 +50,7 @@ def requantize_expression(acc: Expr, parameters: Sequence[Expr], requantize: Req
     wide = vector("int64", lanes)
     mantissa, shift = (parameter.astype(wide) for parameter in parameters)
     one, acc = splat(1, "int64", lanes), acc.astype(wide)
-    if requantize.rounding == "fixed2" and requantize.multiplier.max() > LARGEST_FRACTION:
+    if requantize.rounding == "fixed2" and requantize.shifts_left:
         zero = splat(0, "int64", lanes)
         acc = acc << tirx.max(zero - shift, zero)
         acc = tirx.min(tirx.max(acc, splat(INT32_MIN, "int64", lanes)), splat(INT32_MAX, "int64", lanes))

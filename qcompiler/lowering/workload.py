@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from qcompiler.arithmetic.requantize import Rounding
+from qcompiler.arithmetic.requantize import Rounding, multiplier_fixed2
 from qcompiler.lowering.program import Halo
 
 
@@ -24,6 +24,16 @@ class Requantize:
     """Smallest and largest stored integer, a fused activation included."""
     out_dtype: str
     """`uint8`, `int8`, `uint16` or `int16`."""
+
+    @cached_property
+    def shifts_left(self) -> bool:
+        """Whether a multiplier is 1 or more, for which the `fixed2` form shifts to the left."""
+        return bool(np.any(multiplier_fixed2(self.multiplier)[1] < 0))
+
+    @cached_property
+    def is_short(self) -> bool:
+        """Whether the lower halves of the `fixed2` form's mantissas are 0, as `short_multiplier` makes them."""
+        return not np.any(multiplier_fixed2(self.multiplier)[0] % (1 << 16))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import numpy as np
 from tvm import tirx
 
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, llvm, load, shuffle, splat
+from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.isa import QUAD, Isa
 
 _NEON = "llvm.aarch64.neon"
@@ -108,9 +109,9 @@ class Neon(Isa):
     def round(self, real: Expr) -> Expr:
         return llvm(f"{_NEON}.fcvtns", "int32x4", real)
 
-    def requantize_twice(self, acc: Expr, mantissa: Expr, shift: Expr, above_one: bool) -> Expr:
+    def requantize_twice(self, acc: Expr, mantissa: Expr, shift: Expr, requantize: Requantize) -> Expr:
         right = splat(0, "int32", 4) - shift
-        if above_one:
+        if requantize.shifts_left:
             zero = splat(0, "int32", 4)
             acc = llvm(f"{_NEON}.sqshl", "int32x4", acc, tirx.max(right, zero))
             right = tirx.min(right, zero)

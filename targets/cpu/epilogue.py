@@ -10,7 +10,7 @@ import numpy as np
 from tvm import tirx
 
 from qcompiler.arithmetic.requantize import multiplier_fp32
-from qcompiler.lowering.requantize import LARGEST_FRACTION, MAGIC_BITS, clamp_float, requantize_expression
+from qcompiler.lowering.requantize import MAGIC_BITS, clamp_float, requantize_expression
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, Tile, load, shuffle, splat, store, vector
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.isa import Isa
@@ -118,9 +118,7 @@ class Epilogue:
         acc = load(accumulator, 0, lanes)
         parameters = [load(parameter, offset, lanes) for parameter in self.parameters]
         if self._twice:
-            return self.isa.requantize_twice(
-                acc, *parameters, bool(self.requantize.multiplier.max() > LARGEST_FRACTION)
-            )
+            return self.isa.requantize_twice(acc, *parameters, self.requantize)
         if self.requantize.rounding != "fp32":
             return requantize_expression(acc, parameters, self.requantize, lanes)
         if not self.saturates:

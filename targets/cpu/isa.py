@@ -18,6 +18,7 @@ import numpy as np
 from tvm import tirx
 
 from qcompiler.lowering.tir import Buffer, Expr, Stmt, load, shuffle, splat
+from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.spec import TargetSpec
 
 QUAD = 4
@@ -212,10 +213,10 @@ class Isa(ABC):
     def round(self, real: Expr) -> Expr:
         """float32 to int32, half to even; the value must fit."""
 
-    def requantize_twice(self, acc: Expr, mantissa: Expr, shift: Expr, above_one: bool) -> Expr:
+    def requantize_twice(self, acc: Expr, mantissa: Expr, shift: Expr, requantize: Requantize) -> Expr:
         """The `fixed2` form before its clamp; only where the instruction set `rounds_twice`.
 
-        Shifts may be negative if `above_one`.
+        Shifts may be negative if it `shifts_left`.
         """
         raise NotImplementedError
 

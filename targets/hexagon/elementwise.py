@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from qcompiler.arithmetic.affine import dequantize
-from qcompiler.lowering.requantize import LARGEST_FRACTION, requantize_constants
+from qcompiler.lowering.requantize import requantize_constants
 from qcompiler.lowering.tir import Buffer, Expr, llvm, shuffle, splat
 from qcompiler.lowering.workload import Requantize
 from qcompiler.targets.cpu.epilogue import clamped
@@ -88,7 +88,6 @@ def mul_words(
         return None
     isa = isa_of(spec)
     mantissa, shift = (_number(int(constant[0])) for constant in requantize_constants(requantize, 1))
-    above_one = bool(np.max(requantize.multiplier) > LARGEST_FRACTION)
 
     def body(operands: list[Expr], _: int) -> Expr:
         words = [
@@ -98,7 +97,7 @@ def mul_words(
         results = []
         for a, b in zip(*words, strict=True):
             even, odd = halves(llvm("llvm.hexagon.V6.vmpyhv.128B", f"int32x{2 * LANES}", a, b))
-            made = [isa.requantize_twice(acc, mantissa, shift, above_one) for acc in (even, odd)]
+            made = [isa.requantize_twice(acc, mantissa, shift, requantize) for acc in (even, odd)]
             results.append(hvx("vsatwh", made[1], made[0]))
         packed = isa.pack_words(results, requantize.zero_point, dtypes[2])
         return clamped(packed, requantize.clamp, dtypes[2], isa)
@@ -113,14 +112,13 @@ def requantize_words(
     if not is_native(requantize, bound):
         return None
     isa = isa_of(spec)
-    above_one = bool(np.max(requantize.multiplier) > LARGEST_FRACTION)
 
     def finish(acc: Expr, parameters: Sequence[Expr], lanes: int) -> Expr | None:
         if lanes % LANES or lanes > BYTES:
             return None
         mantissa, shift = (shuffle([parameter], range(LANES)) for parameter in parameters)
         parts = [
-            isa.requantize_twice(shuffle([acc], range(i, i + LANES)), mantissa, shift, above_one)
+            isa.requantize_twice(shuffle([acc], range(i, i + LANES)), mantissa, shift, requantize)
             for i in range(0, lanes, LANES)
         ]
         narrowed = isa.narrow((parts * 4)[:4], requantize.zero_point, requantize.out_dtype)

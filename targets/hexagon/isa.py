@@ -69,6 +69,13 @@ def multiply_words(a: Expr, b: Expr) -> Expr:
     return hvx("vmpyiewuh.acc", hvx("vmpyieoh", a, b), a, b)
 
 
+def _doubling_high(acc: Expr, mantissa: Expr, is_short: bool) -> Expr:
+    """The upper half of twice the product, rounded half up; `is_short` if the mantissa's lower half is 0."""
+    if is_short:
+        return hvx("vmpyowh.rnd", acc, mantissa)
+    return hvx("vmpyowh.rnd.sacc", hvx("vmpyewuh", acc, mantissa), acc, mantissa)
+
+
 def _as_words(vector: Expr) -> Expr:
     return vector if str(vector.ty.dtype) in (WORDS, "int32") else tirx.reinterpret(WORDS, vector)
 
@@ -111,7 +118,7 @@ class Hvx(Isa):
         return max((products * self.dot_cost + pixels) / 2, float(vectors), (pixels + vectors) / 2) + 1
 
     def tile_cycles(self, accumulators: int) -> float:
-        return 3.0 * accumulators + 12.0
+        return 2.0 * accumulators + 12.0
 
     def operand(self, x: Expr, dtype: str) -> tuple[Expr, ...]:
         return (tirx.reinterpret(f"{dtype}x{BYTES}", x),)
@@ -137,21 +144,20 @@ class Hvx(Isa):
     def round(self, real: Expr) -> Expr:
         raise NotImplementedError("HVX of v66 has no floats")
 
-    def requantize_twice(self, acc: Expr, mantissa: Expr, shift: Expr, above_one: bool) -> Expr:
+    def requantize_twice(self, acc: Expr, mantissa: Expr, shift: Expr, requantize: Requantize) -> Expr:
         """Accumulators and halves of the last bit together must fit int32, and shifts below 32: see `is_native`."""
         one, zero = splat(1, "int32", LANES), splat(0, "int32", LANES)
-        if not above_one:
+        if not requantize.shifts_left:
             # A shift by -1 is one to the left: fractions times accumulators leave room for it.
-            high = hvx("vmpyowh.rnd.sacc", hvx("vmpyewuh", acc, mantissa), acc, mantissa)
+            high = _doubling_high(acc, mantissa, requantize.is_short)
             return hvx("vavgwrnd", hvx("vasrwv", high, shift - one), zero)
         # Where this saturates too early, the result is beyond any 16-bit range all the same.
         left = tirx.max(zero - shift, zero)
         most = hvx("vasrwv", splat((1 << 31) - 1, "int32", LANES), left)
         acc = hvx("vaslwv", tirx.max(tirx.min(acc, most), zero - most), left)
         shift = tirx.max(shift, zero)
-        high = hvx("vmpyowh.rnd.sacc", hvx("vmpyewuh", acc, mantissa), acc, mantissa)
         half = hvx("vaslwv", one, shift) >> one
-        return hvx("vasrwv", high + half, shift)
+        return hvx("vasrwv", _doubling_high(acc, mantissa, requantize.is_short) + half, shift)
 
     def narrow(self, parts: list[Expr], zero_point: int, dtype: str, halves: bool = False) -> Expr:
         words = [hvx("vpackwh.sat", parts[i + 1], parts[i]) for i in (0, 2)]
