@@ -141,7 +141,7 @@ def dense_tile(
         """0, for an index of elements of which a vector has so many."""
         if zero is None:
             return int32(0)
-        return ((h + w) & load(zero, 0)) * (vector if isa.hides_parameters else 1)
+        return ((h + w) & load(zero, 0)) * vector
 
     def body(n: Expr, h: Expr, w: Expr, c: Expr) -> list[Stmt]:
         row = tile_start(h, tile.rows, height)
@@ -152,7 +152,7 @@ def dense_tile(
         channel = tile_start(inner, blocks.span, dense.channels) + group * dense.channels
         y_base = _dot(dense.y_steps, (n, row, column)) + (channel + dense.y_origin)
         pixels = [(i, j * dense.merged) for i, j in product(range(tile.rows), range(tile.columns))]
-        behind = hidden(h, w, isa.lanes) if isa.hides_parameters else int32(0)
+        behind = hidden(h, w, isa.lanes)
         fenced = isa.fences(tile.pixels, tile.vectors, dense.x_dtype)
         places, statements = [packed * block_bytes, packed * block_lanes], []
         if isa.definitions:

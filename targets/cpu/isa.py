@@ -60,8 +60,6 @@ class Isa(ABC):
     """Whether fetching the next block of weights ahead pays."""
     ordered: ClassVar[bool] = False
     """Whether tiles multiply pixel by pixel, by `in_order`: where products need temporaries."""
-    hides_parameters: ClassVar[bool] = False
-    """Whether `hides_constants` speaks of bias and parameters too, not of weights alone."""
     partial_store: ClassVar[float] = 0.0
     """Cycles to store less than a vector, where that is so dear that stores shall rather overlap."""
     adds_magic: ClassVar[bool] = False
@@ -121,7 +119,8 @@ class Isa(ABC):
     def hides_constants(self, pixels: int, vectors: int, steps: int) -> bool:
         """Whether LLVM has to be kept from loading the constants of all tiles at once.
 
-        It moves loads of an unrolled loop in front of the loops around it, and then spills them.
+        It moves loads of an unrolled loop in front of the loops around it, and then spills them. A constant that
+        LLVM does not know to be 0 then is part of their addresses.
         """
         return False
 

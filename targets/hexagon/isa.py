@@ -69,11 +69,11 @@ def multiply_words(a: Expr, b: Expr) -> Expr:
     return hvx("vmpyiewuh.acc", hvx("vmpyieoh", a, b), a, b)
 
 
-def _doubling_high(acc: Expr, mantissa: Expr, is_short: bool) -> Expr:
-    """The upper half of twice the product, rounded half up; `is_short` if the mantissa's lower half is 0."""
+def multiply_high(a: Expr, b: Expr, is_short: bool = False) -> Expr:
+    """The upper half of twice the product, rounded half up and saturated; `is_short` if the lower half of `b` is 0."""
     if is_short:
-        return hvx("vmpyowh.rnd", acc, mantissa)
-    return hvx("vmpyowh.rnd.sacc", hvx("vmpyewuh", acc, mantissa), acc, mantissa)
+        return hvx("vmpyowh.rnd", a, b)
+    return hvx("vmpyowh.rnd.sacc", hvx("vmpyewuh", a, b), a, b)
 
 
 def _as_words(vector: Expr) -> Expr:
@@ -103,7 +103,6 @@ class Hvx(Isa):
 
     prefetches: ClassVar[bool] = False
     partial_store: ClassVar[float] = 25.0
-    hides_parameters: ClassVar[bool] = True
     rounds_twice: ClassVar[bool] = True
     kept_weights: ClassVar[int] = 32 * 1024
     stripe_bytes: ClassVar[int] = 64 * 1024
@@ -149,7 +148,7 @@ class Hvx(Isa):
         one, zero = splat(1, "int32", LANES), splat(0, "int32", LANES)
         if not requantize.shifts_left:
             # A shift by -1 is one to the left: fractions times accumulators leave room for it.
-            high = _doubling_high(acc, mantissa, requantize.is_short)
+            high = multiply_high(acc, mantissa, requantize.is_short)
             return hvx("vavgwrnd", hvx("vasrwv", high, shift - one), zero)
         # Where this saturates too early, the result is beyond any 16-bit range all the same.
         left = tirx.max(zero - shift, zero)
@@ -157,7 +156,7 @@ class Hvx(Isa):
         acc = hvx("vaslwv", tirx.max(tirx.min(acc, most), zero - most), left)
         shift = tirx.max(shift, zero)
         half = hvx("vaslwv", one, shift) >> one
-        return hvx("vasrwv", _doubling_high(acc, mantissa, requantize.is_short) + half, shift)
+        return hvx("vasrwv", multiply_high(acc, mantissa, requantize.is_short) + half, shift)
 
     def narrow(self, parts: list[Expr], zero_point: int, dtype: str, halves: bool = False) -> Expr:
         words = [hvx("vpackwh.sat", parts[i + 1], parts[i]) for i in (0, 2)]

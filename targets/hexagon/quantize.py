@@ -21,7 +21,7 @@ from tvm import tirx
 from qcompiler.lowering.tir import Expr, shuffle, splat
 from qcompiler.targets.cpu.epilogue import clamped
 from qcompiler.targets.cpu.isa import isa_of
-from qcompiler.targets.hexagon.isa import BYTES, LANES, hvx, multiply_words, subtract_words
+from qcompiler.targets.hexagon.isa import BYTES, LANES, hvx, multiply_high, multiply_words, subtract_words
 from qcompiler.targets.spec import TargetSpec
 
 _MANTISSA_BITS = 23
@@ -68,8 +68,7 @@ def _quotient(x: Expr, scale: int, reach: int) -> Expr:
     size = tirx.min(tirx.max(size, number(scale - _SMALL * step)), number(scale + reach * step))
     m = (size & number(step - 1)) | number(step)
     shift = (size >> number(_MANTISSA_BITS)) - number(exponent - 4)
-    high = hvx("vmpyowh.rnd.sacc", hvx("vmpyewuh", m, number(reciprocal)), m, number(reciprocal))
-    k = hvx("vasrwv", high, number(27) - shift)
+    k = hvx("vasrwv", multiply_high(m, number(reciprocal)), number(27) - shift)
     above = subtract_words(hvx("vaslwv", m, shift), number(8 * mantissa))
     rest = subtract_words(above, multiply_words(k, number(16 * mantissa)))
     half_bit = hvx("vaslwv", number(mantissa), (size - number(scale + 20 * step)) >> number(_MANTISSA_BITS))
