@@ -11,11 +11,8 @@ from emulated import Call, run_calls
 from qcompiler.lowering.contraction import forbid_contraction
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.view import View
-from qcompiler.targets.host.spec import runnable, tvm_target
-from qcompiler.targets.spec import TargetSpec, resolve_target
-
-SPECS = [resolve_target(f"host:{name}") for name in runnable()]
-"""Every instruction set this machine can run, best first."""
+from qcompiler.targets.host.spec import tvm_target
+from qcompiler.targets.spec import TargetSpec
 
 NO_HALO = (0, 0, 0, 0)
 _OUTSIDE = 77

@@ -7,7 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 from emulated import ARM, HEXAGON, MALI
-from host_kernels import NO_HALO, SPECS, Case, check, stored, view
+from host_kernels import NO_HALO, Case, check, stored, view
+from products import SPECS
 
 from qcompiler.lowering.compute_movement import (
     concat_kernel,

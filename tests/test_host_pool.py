@@ -8,7 +8,8 @@ from math import prod
 import numpy as np
 import pytest
 from emulated import ARM, HEXAGON, MALI
-from host_kernels import NO_HALO, SPECS, Case, check, stored, view
+from host_kernels import NO_HALO, Case, check, stored, view
+from products import SPECS
 
 from qcompiler.arithmetic import pool
 from qcompiler.arithmetic.softmax import softmax, softmax_table

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from host_kernels import SPECS, check
 from host_kernels import Case as KernelCase
+from host_kernels import check
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_text import checked, module_of, operation_of
+from products import SPECS
 
 from qcompiler.ir.q_runtime import RUNTIME_OPS, limits_of
 from qcompiler.ir.text import print_module

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import tvm
-from host_kernels import SPECS
+from products import SPECS
 from small_graphs import Graph, feeds_of
 from test_host_conv import ONE, Case
 from tvm.ir.utils import derived_object
