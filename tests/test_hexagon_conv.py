@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 from emulated import HEXAGON, emulated
 from products import check_emulated
 from test_host_conv import DENSE, DEPTHWISE, ONE, Case
 from test_host_matmul import CONSTANT, GENERIC, PACKED
+from test_host_matmul import Case as Product
 
 from qcompiler.targets.hexagon.conv import conv_kernel
 from qcompiler.targets.hexagon.matmul import matmul_kernel
@@ -23,6 +25,10 @@ KERNELS = ((1, 1), (3, 3), (5, 5), (7, 1))
 def check(cases: list[Case], spec: TargetSpec) -> list[str]:
     made = [replace(case, rounding="fixed2") for case in cases]
     return check_emulated([case.build().expectation(spec, conv_kernel) for case in made], spec)
+
+
+def check_products(cases: list[Product], spec: TargetSpec) -> list[str]:
+    return check_emulated([case.expectation(spec, matmul_kernel) for case in cases], spec)
 
 
 @QUICK
@@ -92,4 +98,27 @@ def test_results_of_16_bits(spec: TargetSpec) -> None:
 @pytest.mark.parametrize("rounding", ["fixed2", "fp32"])
 def test_matrix_products_of_the_host(spec: TargetSpec, rounding: str) -> None:
     cases = [replace(case, rounding=rounding) for case in (*CONSTANT.values(), *PACKED.values(), *GENERIC.values())]
-    check_emulated([case.expectation(spec, matmul_kernel) for case in cases], spec)
+    check_products(cases, spec)
+
+
+@QUICK
+def test_two_activations(spec: TargetSpec) -> None:
+    (rule,) = check_products([replace(PACKED["attention values"], rounding="fixed2")], spec)
+    assert rule.startswith("v66-packed-")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", HEXAGON)
+def test_two_activations_are_packed(spec: TargetSpec) -> None:
+    """Those of the host, and columns around a vector, rows that fill no dot product, extreme zero points."""
+    cases = [case for case in PACKED.values() if not case.constant and case.dtypes[2] != "int16"]
+    sizes = ((1, 1, 1), (1, 64, 128), (8, 32, 129), (9, 35, 31), (5, 6, 64), (3, 130, 200), (2, 3, 300))
+    points = ((0, 0), (255, 255), (0, 255), (117, 128))
+    cases += [Product((2,), (2,), size, zero_points=zeros) for size, zeros in product(sizes, points)]
+    for a, b in (("int8", "int8"), ("int8", "uint8"), ("uint8", "int8")):
+        low = [int(np.iinfo(dtype).min) for dtype in (a, b)]
+        for zeros in ((low[0], low[1]), (low[0] + 255, low[1] + 255), (0, low[1]), (5, 0)):
+            cases.append(Product((), (2,), (7, 37, 97), (a, b, "int8"), zeros, has_bias=False))
+    cases.append(Product((2,), (2,), (5, 17, 70), ("uint8", "int8", "int16"), (117, -3), y_zero_point=0))
+    rules = check_products([replace(case, rounding="fixed2") for case in cases], spec)
+    assert all(rule.startswith("v66-packed-") for rule in rules)

@@ -27,6 +27,8 @@ class Case:
     rounding: str = "fp32"
     per_column: bool = False
     has_bias: bool = True
+    y_zero_point: int | None = None
+    """That of the results; None for one within their type."""
 
     def check(self, spec: TargetSpec, rule=matmul_kernel) -> str:
         """Runs the kernel, compares, returns the rule's name."""
@@ -55,7 +57,7 @@ class Case:
         made = Requantize(
             self.rounding,
             rng.uniform(0.5, 2, n if self.per_column else 1) / spread,
-            (limits.min + limits.max) // 3,
+            (limits.min + limits.max) // 3 if self.y_zero_point is None else self.y_zero_point,
             (limits.min, limits.max),
             self.dtypes[2],
         )

@@ -113,12 +113,14 @@ def dense_tile(
     row_terms: Buffer | None = None,
     batch_of: Callable[[Expr], Expr] | None = None,
     zero: Buffer | None = None,
+    zero_point: int = 0,
 ) -> Tile:
     """The block `tile` under the loops `n`, `h`, `w`, `c` over images, rows, columns and channel blocks.
 
     `row_terms` holds an int32 for each pixel (of one image, if all read the same), which is added to all its
     channels. `batch_of` gives the entry of `weights` and `bias` that an image uses, where there are several.
     `zero` holds one int32 of that value: what LLVM cannot know to be the same for all tiles it does not keep.
+    `zero_point` is that of the weights, for instruction sets with a `weight_offset`.
     """
     tile, isa = choice.tile, choice.isa
     images, height, width = dense.grid
@@ -160,7 +162,7 @@ def dense_tile(
             statements += [store(c, 0, isa.hidden(p.astype("int64"))) for c, p in zip(cells, places, strict=True)]
             places = [load(cell, 0) for cell in cells]
         block_start, bias_start = places
-        products = Products.of(result, isa, x, dense.x_dtype, tile.pixels, tile.vectors)
+        products = Products.of(result, isa, x, dense.x_dtype, tile.pixels, tile.vectors, zero_point)
 
         def initial(group: int, vector: int) -> Expr:
             value = load(bias, bias_start + vector * isa.lanes + behind, isa.lanes)

@@ -69,7 +69,7 @@ class Isa(ABC):
     multiplies_words: ClassVar[bool] = False
     """Whether depthwise convolutions gain by `multiply_words` instead of `dot`."""
     weight_offset: ClassVar[int] = 0
-    """What `arrange` adds to every weight; results then hold so many sums of activations more, see `add_sum`."""
+    """What `arrange` adds to every weight; results then hold so many sums of activations more, see `less_sum`."""
     definitions: ClassVar[str] = ""
     """LLVM IR of the functions that `hidden`, `in_order`, `fence` and `repeated` call, for `Tile.definitions`."""
     kept_weights: ClassVar[int] = 8 * 1024
@@ -200,9 +200,28 @@ class Isa(ABC):
         """`total`, an int64, plus the activations in what is `kept`; only where there is a `weight_offset`."""
         raise NotImplementedError
 
-    def less_sum(self, acc: Expr, total: Expr) -> Expr:
-        """`acc` less `weight_offset` times the activations that `total` holds."""
+    def less_sum(self, acc: Expr, total: Expr, offset: int) -> Expr:
+        """`acc` less `offset` times the activations that `total` holds."""
         raise NotImplementedError
+
+    def ones(self) -> tuple[Expr, ...]:
+        """The left operand of `dot` that adds up arranged weights."""
+        unchanged = next(dtype for dtype in BYTES if self.bias_offset(dtype) == 0)
+        return self.operand(splat(1, unchanged, self.bytes), unchanged)
+
+    def row_bytes(self, vectors: int) -> int:
+        """Bytes of a row that `woven` has to be given for so many vectors."""
+        return vectors * self.channels
+
+    def woven(self, rows: list[Expr]) -> list[Expr]:
+        """The first bytes of all rows (a power of two of them), the second ones, and so on, arranged for `dot`."""
+        width, count, size = rows[0].ty.dtype.lanes, len(rows), 1
+        while len(rows) > 1:
+            zipped = np.arange(2 * width * size).reshape(2, width, size).swapaxes(0, 1).reshape(-1)
+            rows = [shuffle(rows[i : i + 2], zipped) for i in range(0, len(rows), 2)]
+            size *= 2
+        order = self.arrange(np.arange(self.bytes).reshape(-1, count)).tolist()
+        return [shuffle(rows, [first + i for i in order]) for first in range(0, width * count, self.bytes)]
 
     def multiply_words(self, a: Expr, b: Expr) -> Expr:
         """The products of `lanes` int16 as int32; only where the instruction set `multiplies_words`."""

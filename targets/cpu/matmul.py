@@ -3,6 +3,9 @@
 With stored values, `sum (a - za) * (b - zb) = sum a*b - za * sum_k b - zb * (sum_k a - K * za)`: a term for
 each column, which starts the accumulator together with the bias, and one for each row, needed only if `zb` is
 not 0. The dot product takes a signed right-hand side, so unsigned values enter as `b - 128` with `zb - 128`.
+
+An instruction set with a `weight_offset` takes sums of activations off anyway, and `zb` times them as well. What fills
+up the last dot product of a column then is `zb` instead of 0.
 """
 
 from __future__ import annotations
@@ -98,8 +101,13 @@ def _packed(
     matrices = prod(workload.b_batch)
     factor = workload.a_zero_point + isa.bias_offset(workload.a_dtype)
     magic = start_of(isa, workload.requantize, workload.acc_bound)
-    first = _bias(workload, bias) + magic
+    zero_point = _signed_zero_point(workload)
+    filling = zero_point if isa.weight_offset else 0
+    filled = dense.dots(isa.depth) * isa.depth
+    first = _bias(workload, bias) + magic + factor * (isa.weight_offset + filling) * filled
     start, *parameters = packed_parameters(first, workload.requantize, 1, lanes)
+    hides = isa.hides_constants(tile.pixels, tile.vectors, dense.steps(isa.depth))
+    parameters += [np.zeros(1, np.int32)] if hides else []
     a = buffer("a", workload.a_shape, workload.a_dtype)
     y = buffer("y", workload.y_shape, workload.requantize.out_dtype)
     packed_shape = (matrices * len(blocks.channels), dense.steps(isa.depth) * tile.vectors * isa.bytes)
@@ -115,23 +123,25 @@ def _packed(
         constants.insert(0, start)
         buffers = constant_buffers(constants)
         start_buffer, *parameter_buffers = buffers
-        tiles.append(_pack_tile(workload, dense, blocks, isa, right, start_buffer, weights, columns, factor))
+        tiles.append(_pack_tile(workload, dense, blocks, isa, right, start_buffer, weights, columns, factor, filling))
     else:
         signed = _signed(b).reshape(matrices, workload.k, workload.n)
+        signed = np.pad(signed, ((0, 0), (0, filled - workload.k), (0, 0)), constant_values=filling)
         packed = [pack_weights(_as_channels(matrix), blocks, isa) for matrix in signed]
-        starts = first - factor * signed.sum(1)
+        starts = first - factor * (signed + isa.weight_offset).sum(1)
         ordered = [pack_channels(row.astype(np.int32), 1, lanes) for row in starts]
         constants = [np.concatenate(packed), np.concatenate(ordered), *parameters]
         buffers = constant_buffers(constants)
         weights, columns, *parameter_buffers = buffers
+    zero = parameter_buffers.pop() if hides else None
     rows = None
-    if zero_point := _signed_zero_point(workload):
+    if zero_point and not isa.weight_offset:
         rows = buffer("rows", (prod(workload.a_batch) * workload.m,), "int32")
         scratch.append(rows)
         tiles.append(_row_terms_tile(workload, zero_point, a, rows))
     epilogue = Epilogue(isa, workload.requantize, parameter_buffers, workload.acc_bound, magic)
     batch_of = None if matrices == 1 else (lambda n: n)
-    tiles.append(dense_tile(dense, choice, a, weights, columns, epilogue, y, rows, batch_of))
+    tiles.append(dense_tile(dense, choice, a, weights, columns, epilogue, y, rows, batch_of, zero, filling))
     func = function([*inputs, *buffers, y, *scratch], tiles).mod["main"]
     shapes = tuple((tuple(int(n) for n in s.shape), str(s.dtype)) for s in scratch)
     return scheduled_kernel(func, rule_name(spec, choice, "packed"), constants, shapes)
@@ -232,34 +242,35 @@ def _pack_tile(
     packed: Buffer,
     columns: Buffer,
     factor: int,
+    filling: int,
 ) -> Tile:
-    """Packs `b` as `pack_weights` does, and `columns = start - factor * sum_k b`, for signed `b`."""
-    count, vectors, channels = blocks.channels.shape
+    """Packs signed `b` as `pack_weights` does, with rows of `filling` behind the last.
+
+    `columns = start - factor * sum_k b`, for `b` as it is stored then.
+    """
+    count, vectors, _ = blocks.channels.shape
     lanes, depth = isa.lanes, isa.depth
     k, n = workload.k, workload.n
     block_lanes, step_bytes = vectors * lanes, vectors * isa.bytes
-    order = isa.arrange(np.arange(isa.bytes).reshape(channels, depth)).tolist()
     units = _packing_units(blocks, isa)
+    is_unsigned = workload.b_dtype == "uint8"
+    sign = int(np.uint8(128).view(workload.b_dtype))
+    last = int(np.uint8(filling + isa.weight_offset).view(np.int8))
 
     def vectors_of(offsets: list[Expr], count: int) -> list[Expr]:
-        """`depth` rows, missing ones 0, as `count` vectors in the order of `Isa.arrange`."""
-        width = count * channels
+        """`depth` rows, missing ones filled up, as `count` vectors in the order of `Isa.arrange`."""
+        width = isa.row_bytes(count)
         rows = [load(b, offset, width) for offset in offsets]
-        if workload.b_dtype == "uint8":
-            rows = [tirx.reinterpret(f"int8x{width}", row ^ splat(128, "uint8", width)) for row in rows]
-        rows += [splat(0, "int8", width)] * (depth - len(rows))
-        size = 1
-        while len(rows) > 1:
-            zipped = np.arange(2 * width * size).reshape(2, width, size).swapaxes(0, 1).reshape(-1)
-            rows = [shuffle(rows[i : i + 2], zipped) for i in range(0, len(rows), 2)]
-            size *= 2
-        return [shuffle(rows, [first + i for i in order]) for first in range(0, width * depth, isa.bytes)]
+        if is_unsigned != (isa.weight_offset > 0):
+            rows = [row ^ splat(sign, workload.b_dtype, width) for row in rows]
+        rows = [tirx.reinterpret(f"int8x{width}", row) for row in rows]
+        rows += [splat(last, "int8", width)] * (depth - len(rows))
+        return isa.woven(rows)[:count]
 
     def body(matrix: Expr, c: Expr) -> list[Stmt]:
         source = matrix * (k * n) + tile_start(c, blocks.span, n)
         block = matrix * count + c
-        unchanged = next(dtype for dtype in BYTES if isa.bias_offset(dtype) == 0)
-        ones = isa.operand(splat(1, unchanged, isa.bytes), unchanged)
+        ones = isa.ones()
         sums = [tile.local(lanes, "int32") for _ in range(vectors)]
 
         def step(number: Expr, rows: int = depth) -> list[Stmt]:

@@ -28,15 +28,18 @@ class Products:
     kept: Sequence[Sequence[Buffer]]
     """Empty where activations are not loaded `together`."""
     sums: Sequence[Buffer]
-    """The sum of the activations of each group, where weights are stored with a `weight_offset`."""
+    """The sum of the activations of each group, where weights are stored with an `offset`."""
+    offset: int
+    """What stored weights hold beyond their value: `Isa.weight_offset`, and a zero point there."""
 
     @staticmethod
-    def of(tile: Tile, isa: Isa, x: Buffer, dtype: str, pixels: int, vectors: int) -> Products:
+    def of(tile: Tile, isa: Isa, x: Buffer, dtype: str, pixels: int, vectors: int, zero_point: int = 0) -> Products:
         groups = range(pixels // isa.pixels)
         accumulators = [[tile.local(isa.lanes, "int32") for _ in range(vectors)] for _ in groups]
         kept = [[tile.local(*kind) for kind in isa.registers_of(dtype)] for _ in groups]
-        sums = [tile.local(1, "int64") for _ in groups] if isa.weight_offset else []
-        return Products(isa, x, dtype, accumulators, kept, sums)
+        offset = isa.weight_offset + zero_point
+        sums = [tile.local(1, "int64") for _ in groups] if offset else []
+        return Products(isa, x, dtype, accumulators, kept, sums, offset)
 
     @property
     def vectors(self) -> int:
@@ -62,7 +65,7 @@ class Products:
         """Takes off the accumulators what the weights' offset has added."""
         isa = self.isa
         return [
-            store(acc, 0, isa.less_sum(load(acc, 0, isa.lanes), load(total, 0)), isa.lanes)
+            store(acc, 0, isa.less_sum(load(acc, 0, isa.lanes), load(total, 0), self.offset), isa.lanes)
             for line, total in zip(self.accumulators, self.sums, strict=False)
             for acc in line
         ]

@@ -105,6 +105,7 @@ class Hvx(Isa):
     partial_store: ClassVar[float] = 25.0
     rounds_twice: ClassVar[bool] = True
     kept_weights: ClassVar[int] = 32 * 1024
+    packs: ClassVar[int] = 4
     stripe_bytes: ClassVar[int] = 64 * 1024
 
     def fits(self, pixels: int, vectors: int) -> bool:
@@ -130,6 +131,20 @@ class Hvx(Isa):
         """Of the whole vectors, not of each 128 bits."""
         pair = llvm("llvm.hexagon.V6.vshuffvdd.128B", f"int32x{2 * LANES}", _as_words(b), _as_words(a), int32(-unit))
         return tirx.reinterpret(str(a.ty.dtype), halves(pair)[high])
+
+    def row_bytes(self, vectors: int) -> int:
+        return BYTES
+
+    def woven(self, rows: list[Expr]) -> list[Expr]:
+        unit, groups = 1, [[row] for row in rows]
+        while len(groups) > 1:
+            pairs = zip(groups[::2], groups[1::2], strict=True)
+            groups = [
+                [self.interleave(*both, unit, high) for both in zip(*pair, strict=True) for high in (False, True)]
+                for pair in pairs
+            ]
+            unit *= 2
+        return groups[0]
 
     def dot(self, acc: Expr, x: tuple[Expr, ...], weights: Buffer, offset: Expr | int) -> Expr:
         return vrmpy(acc, x[0], load(weights, offset, BYTES), str(x[0].ty.dtype).partition("x")[0], "int8")
@@ -260,12 +275,14 @@ class Scalar(Hvx):
             total = llvm("llvm.hexagon.A2.vraddub.acc", "int64", total, pairs[i], pairs[i + 1])
         return total
 
-    def less_sum(self, acc: Expr, total: Expr) -> Expr:
+    def less_sum(self, acc: Expr, total: Expr, offset: int) -> Expr:
         low, high = total.astype("int32"), tirx.shift_right(total, tirx.const(32, "int64")).astype("int32")
         # As intrinsics, for LLVM makes more instructions of plain additions of the halves of a pair.
         both = llvm("llvm.hexagon.A2.add", "int32", low, high)
-        shift = self.weight_offset.bit_length() - 1
-        return acc - tirx.Broadcast(llvm("llvm.hexagon.S2.asl.i.r", "int32", both, int32(shift)), LANES)
+        return acc - tirx.Broadcast(both * offset, LANES)
+
+    def ones(self) -> tuple[Expr, ...]:
+        return (int32(0x01010101),)
 
 
 def _words(x: Buffer, first: Expr, count: int) -> list[Expr]:

@@ -6,19 +6,9 @@ import numpy as np
 
 from qcompiler.lowering.program import Kernel
 from qcompiler.lowering.workload import MatmulWorkload
-from qcompiler.targets.cpu.matmul import matmul_constant, matmul_generic, matmul_packed
+from qcompiler.targets.cpu.matmul import matmul_rules
 from qcompiler.targets.hexagon.isa import is_native
 from qcompiler.targets.spec import TargetSpec
-
-
-def matmul_any_constant(
-    workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec
-) -> Kernel | None:
-    """`matmul_packed` of constants: LLVM has no code for HVX to pack a right-hand side at run time as that does."""
-    return None if b is None else matmul_packed(workload, b, bias, spec)
-
-
-matmul_rules = [matmul_constant, matmul_any_constant, matmul_generic]
 
 
 def matmul_kernel(workload: MatmulWorkload, b: np.ndarray | None, bias: np.ndarray | None, spec: TargetSpec) -> Kernel:

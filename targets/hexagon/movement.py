@@ -7,7 +7,7 @@ from tvm import tirx
 
 from qcompiler.lowering.schedule_generic import Elementwise, piece_start, power_of_two
 from qcompiler.lowering.tir import Expr, Stmt, Tile, int32, load, shuffle, store
-from qcompiler.targets.cpu.isa import Isa, isa_of
+from qcompiler.targets.cpu.isa import isa_of
 from qcompiler.targets.hexagon.isa import BYTES, LANES, hvx
 from qcompiler.targets.spec import TargetSpec
 
@@ -40,7 +40,7 @@ def move_planes(problem: Elementwise, spec: TargetSpec) -> Tile | None:
         indices = (*indices[:across], piece_start(indices[across], pixels, width), *indices[across + 1 :])
         start = x.offset(indices)
         vectors = [load(x.buffer, start + plane * x.strides[-1], BYTES) for plane in range(planes)]
-        vectors = _woven([*vectors, vectors[-1]] if planes == 3 else vectors, isa)
+        vectors = isa.woven([*vectors, vectors[-1]] if planes == 3 else vectors)
         if planes == 3:
             vectors = _without_every_fourth(vectors)
         return _stored(y.buffer, y.offset(indices), vectors, pixels * planes)
@@ -48,19 +48,6 @@ def move_planes(problem: Elementwise, spec: TargetSpec) -> Tile | None:
     loops = {f"i{axis}": extent for axis, extent in enumerate((*problem.extents[:-1], 1))}
     loops[f"i{across}"] = -(-width // pixels)
     return Tile("planes", loops, body, problem.reads, [y.buffer])
-
-
-def _woven(vectors: list[Expr], isa: Isa) -> list[Expr]:
-    """The first bytes of all vectors, a power of two of them, then the second ones, and so on."""
-    unit, groups = 1, [[vector] for vector in vectors]
-    while len(groups) > 1:
-        pairs = zip(groups[::2], groups[1::2], strict=True)
-        groups = [
-            [isa.interleave(*v, unit, high) for v in zip(*pair, strict=True) for high in (False, True)]
-            for pair in pairs
-        ]
-        unit *= 2
-    return groups[0]
 
 
 def _without_every_fourth(vectors: list[Expr]) -> list[Expr]:
