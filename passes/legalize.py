@@ -136,16 +136,16 @@ def _check_multipliers(ctx: CompilerContext, op: QOp, rounding: str) -> None:
     if isinstance(op, ConvOp | MatMulOp | GroupedMatMulOp):
         constant = defining(op.multiplier, ConstantOp)
         assert constant is not None
-        largest = ctx.store[constant.resource].max()
+        multiplier = ctx.store[constant.resource]
     elif isinstance(op, MulOp | RequantizeOp):
-        largest = np.max(op.multiplier())
+        multiplier = op.multiplier()
     else:
         assert isinstance(op, AveragePoolOp | MeanOp)
         count = op.smallest_count()
         x, y = quantized(op.operands[0]), quantized(op.results[0])
-        largest = average_multiplier(float(x.scale), float(y.scale), count)
+        multiplier = average_multiplier(float(x.scale), float(y.scale), count)
     try:
-        _FORMS[rounding](largest)
+        _FORMS[rounding](multiplier)
     except ValueError as error:
         raise ModelError(
             f"{ctx.source}: {describe(op)}: {error}; take another rounding, or keep the node in float "

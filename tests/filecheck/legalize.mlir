@@ -1,4 +1,5 @@
 // RUN: qcompiler opt %s -p 'legalize{storage=i8 rounding=fixed2}'
+// CONSTANT: m = 0.0123 0.045
 !u = !quant.uniform<u8:f32, 5.0e-01:100>
 !v = !quant.uniform<u8:f32, 2.5e-01>
 module attributes {q.stage = "integer"} {
@@ -16,7 +17,8 @@ module attributes {q.stage = "integer"} {
 }
 // CHECK: q.stage = "legal"
 // CHECK: %[[X:.*]] = "q.quantize"(%x) {{.*}}!quant.uniform<i8:f32, 5.0e-01:-28>>
-// CHECK-NEXT: %[[Y:.*]] = "q.conv"(%[[X]], %w, %b, %m) {clamp = array<i64: -118, 127>
+// CHECK-NEXT: %[[M:.*]] = "q.constant"() {value = dense_resource<m.short> : tensor<2xf64>}
+// CHECK-NEXT: %[[Y:.*]] = "q.conv"(%[[X]], %w, %b, %[[M]]) {clamp = array<i64: -118, 127>
 // CHECK-SAME: pad_value = -28
 // CHECK-SAME: rounding = "fixed2"
 // CHECK-SAME: x_zero_point = -28
