@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 import numpy as np
+import pytest
 import tvm
 from emulated import Call, run_calls
 
@@ -18,6 +19,12 @@ from qcompiler.targets.spec import TargetSpec, resolve_target
 
 SPECS = [resolve_target(f"host:{name}") for name in runnable()]
 """Every instruction set this machine can run, best first."""
+
+HOSTS = [
+    pytest.param(spec, id=spec.name, marks=[] if i in (0, len(SPECS) - 1) else pytest.mark.slow)
+    for i, spec in enumerate(SPECS)
+]
+"""The same as parameters of tests: the best and the portable one every day, those between with the slow tests."""
 
 UNWRITTEN = 99
 """What outputs and scratch buffers hold before the call."""

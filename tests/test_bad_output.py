@@ -53,7 +53,7 @@ def limited(folder: Path, largest: int, *arguments: str) -> subprocess.Completed
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("largest", [0, 3000, 14_000])
+@pytest.mark.parametrize("largest", [3000, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 14_000))])
 def test_disk_that_fills_up(here_bundle: Path, largest: int) -> None:
     before = tree(here_bundle)
     done = limited(here_bundle, largest, *compiling(out="out"))

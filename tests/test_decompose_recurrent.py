@@ -168,7 +168,7 @@ def test_weights_that_are_no_constants_stay_float() -> None:
     assert left(model) == {"LSTM"}
 
 
-@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("kind", ["LSTM", pytest.param("GRU", marks=pytest.mark.slow)])
 def test_runs_in_integers(kind: str, tmp_path: Path) -> None:
     """Compiled for the host: all arithmetic in integers, those of the interpreter, and near the float layer."""
     proto = Layer(kind, ALL, steps=4, inputs=8, hidden=16, scale=0.3).proto()

@@ -43,7 +43,10 @@ CONVS = {
 }
 
 
-@pytest.mark.parametrize(("vector_bytes", "part"), [(16, 4), (32, 4), (64, 1)])
+@pytest.mark.parametrize(
+    ("vector_bytes", "part"),
+    [(32, 4), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((16, 4), (64, 1)))],
+)
 def test_convolutions(vector_bytes, part):
     """All forms in one model (every fourth for narrow vectors), with bias, half of them with a chain of operators."""
     nodes, inputs, constants, outputs = [], {}, {}, []
@@ -57,6 +60,7 @@ def test_convolutions(vector_bytes, part):
     check(graph(nodes, inputs, outputs, constants), inputs, vector_bytes)
 
 
+@pytest.mark.slow
 def test_bare_convolutions():
     """Without bias the product itself is the output, whatever its pitch."""
     nodes, inputs, constants, outputs = [], {}, {}, []
@@ -80,7 +84,7 @@ MATMULS = [
 ]
 
 
-@pytest.mark.parametrize("vector_bytes", [16, 64])
+@pytest.mark.parametrize("vector_bytes", [16, pytest.param(64, marks=pytest.mark.slow)])
 def test_matrix_products(vector_bytes):
     """Second operand constant, then a tensor; the last two come transposed."""
     nodes, inputs, constants, outputs = [], {}, {}, []
@@ -253,6 +257,7 @@ RECURRENT = [
 ]
 
 
+@pytest.mark.slow
 def test_recurrent_layers():
     nodes, inputs, constants, outputs = [], {}, {}, []
     steps, batch, size, hidden = 2, 2, 5, 16

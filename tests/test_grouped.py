@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from products import SPECS, Expectation, random_stored
+from products import HOSTS, Expectation, random_stored
 from small_graphs import Graph, feeds_of, onnxruntime_outputs, outputs, passed, run_passes, sqnr
 from xdsl.dialects.builtin import DictionaryAttr, StringAttr
 
@@ -107,7 +107,7 @@ _SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
+@pytest.mark.parametrize("spec", HOSTS)
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 def test_host_kernel(spec: TargetSpec, dtype: str) -> None:
     for case in kernel_cases(spec, dtype):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from products import SPECS, UNWRITTEN, Expectation, assembly, innermost_loops, random_stored, run
+from products import HOSTS, SPECS, UNWRITTEN, Expectation, assembly, innermost_loops, random_stored, run
 
 from qcompiler.arithmetic.requantize import requantize, short_multiplier
 from qcompiler.errors import TargetError
@@ -216,7 +216,7 @@ def test_generic(name: str) -> None:
     DENSE[name].build().check(SPECS[-1], conv_generic)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.instruction_set)
+@pytest.mark.parametrize("spec", HOSTS)
 def test_depthwise_too_long_for_its_rule_is_dense(spec: TargetSpec) -> None:
     case = Case((1, 70, 3, 16), 16, (65, 1), group=16)
     assert "-dense-" in case.build().check(spec)
@@ -232,7 +232,7 @@ def test_extremes_do_not_overflow() -> None:
         extreme.check(spec)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.instruction_set)
+@pytest.mark.parametrize("spec", HOSTS)
 def test_ties_round_to_even(spec: TargetSpec) -> None:
     problem = Case((1, 14, 14, 16), 64, (1, 1)).build()
     made = replace(problem.workload.requantize, multiplier=np.full(64, 2.0**-7))
@@ -278,7 +278,7 @@ def test_with_border_fills_what_the_kernel_left() -> None:
     np.testing.assert_array_equal(y.reshape(expected.shape), expected)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.instruction_set)
+@pytest.mark.parametrize("spec", HOSTS)
 def test_assembly_of_the_dense_loop(spec: TargetSpec) -> None:
     """The loop over the reduction keeps its accumulators in registers; nothing calls a library."""
     problem = Case((1, 14, 14, 64), 64, (3, 3), pads=ONE).build()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from emulated import ARM, HEXAGON, MALI
 from host_kernels import NO_HALO, Case, check, stored, view
-from products import SPECS
+from products import HOSTS, SPECS
 
 from qcompiler.arithmetic import elementwise
 from qcompiler.arithmetic.affine import dequantize, quantize
@@ -27,7 +27,7 @@ from qcompiler.lowering.workload import Requantize
 
 RANGES = {"uint8": (0, 255), "int8": (-128, 127), "int16": (-32768, 32767), "uint16": (0, 65535)}
 HALO = (1, 2, 1, 0)
-every_spec = pytest.mark.parametrize("spec", [*SPECS, *ARM, *HEXAGON, *MALI], ids=lambda spec: spec.name)
+every_spec = pytest.mark.parametrize("spec", [*HOSTS, *ARM, *HEXAGON, *MALI], ids=lambda spec: spec.name)
 
 
 def special_floats(scale: float, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from products import SPECS, Expectation, assembly, random_stored
+from products import HOSTS, SPECS, Expectation, assembly, random_stored
 
 from qcompiler.arithmetic.requantize import requantize
 from qcompiler.lowering.workload import MatmulWorkload, Requantize
@@ -111,7 +111,7 @@ GENERIC = {
     "crossed batches, constant": Case((2, 1), (1, 3), (4, 9, 8), WEIGHTS, (117, 0), constant=True),
     "16-bit operand": Case((), (), (7, 30, 40), ("int16", "int8", "int8"), (-300, 0), constant=True),
 }
-EVERY_TARGET = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.instruction_set)
+EVERY_TARGET = pytest.mark.parametrize("spec", HOSTS)
 
 
 @EVERY_TARGET

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import tvm
-from products import SPECS
+from products import HOSTS, SPECS
 from small_graphs import Graph, feeds_of
 from test_host_conv import ONE, Case
 from tvm.ir.utils import derived_object
@@ -101,7 +101,7 @@ class Timed(PyRunner):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [CONV, DEPTHWISE], ids=["dense", "depthwise"])
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.instruction_set)
+@pytest.mark.parametrize("spec", HOSTS)
 def test_every_choice_gives_the_same_integers(case: Case, spec) -> None:
     problem = case.build()
 
