@@ -198,11 +198,11 @@ class Isa(ABC):
 
     def add_sum(self, total: Expr, kept: list[Expr]) -> Expr:
         """`total`, an int64, plus the activations in what is `kept`; only where there is a `weight_offset`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has a weight_offset, but no add_sum")
 
     def less_sum(self, acc: Expr, total: Expr, offset: int) -> Expr:
         """`acc` less `offset` times the activations that `total` holds."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has a weight_offset, but no less_sum")
 
     def ones(self) -> tuple[Expr, ...]:
         """The left operand of `dot` that adds up arranged weights."""
@@ -225,7 +225,7 @@ class Isa(ABC):
 
     def multiply_words(self, a: Expr, b: Expr) -> Expr:
         """The products of `lanes` int16 as int32; only where the instruction set `multiplies_words`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has multiplies_words, but no multiply_words")
 
     @abstractmethod
     def round(self, real: Expr) -> Expr:
@@ -236,7 +236,7 @@ class Isa(ABC):
 
         Shifts may be negative if it `shifts_left`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has rounds_twice, but no requantize_twice")
 
     @abstractmethod
     def narrow(self, parts: list[Expr], zero_point: int, dtype: str, halves: bool = False) -> Expr:
